@@ -1,0 +1,56 @@
+"""The command ``sparkdl``: ``sparkdl doctor`` says what about this cluster costs speed or safety.
+
+Exit codes: 0 done, 2 wrong usage, 3 the cluster cannot be used as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pyspark.sql import SparkSession
+
+from sparkdl import spark_conf
+from sparkdl.errors import ClusterError
+from sparkdl.preflight_job import COMPARED, Versions, preflight, versions
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="sparkdl", description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(dest="command", required=True)
+    doctor_parser = commands.add_parser("doctor", help="check a cluster's settings and versions, changing nothing")
+    doctor_parser.add_argument("--master", help="Spark master; default: the session sparkdl would start itself")
+    doctor_parser.add_argument("--tasks", type=int, default=4, help="tasks that report versions (default: 4)")
+    parsed = parser.parse_args(arguments)
+    try:
+        doctor(parsed.master, parsed.tasks)
+    except ClusterError as error:
+        print(f"sparkdl: {error}", file=sys.stderr)
+        return 3
+    return 0
+
+
+def doctor(master: str | None = None, num_tasks: int = 4) -> None:
+    """Print the settings' findings and the versions of driver and executors. Raises ClusterError: they differ."""
+    spark = _session(master)
+    print(f"Spark {spark.version}, master {spark.sparkContext.master}")
+    spark_conf.check(spark)
+    print(_version_lines("driver", versions()))
+    answers = {answer["host"]: answer for answer in preflight(spark.sparkContext, num_tasks)}
+    for host, answer in sorted(answers.items(), key=str):
+        print(_version_lines(f"executor at {host}", answer))
+
+
+def _session(master: str | None) -> SparkSession:
+    if master is None:
+        return spark_conf.session()
+    if master.startswith("local"):
+        spark_conf.prepare_environment()
+    return SparkSession.builder.master(master).getOrCreate()
+
+
+def _version_lines(place: str, answer: Versions) -> str:
+    packages = ", ".join(f"{name} {answer.get(name) or 'missing'}" for name in COMPARED)
+    return f"{place}: {packages}\n        sparkdl from {answer.get('sparkdl directory', '-')}"

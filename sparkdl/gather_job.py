@@ -1,0 +1,222 @@
+"""The gather form of a step: one Spark stage.
+
+Every replica reads all gradients of the step before from the block store, sums them in replica order, brings its
+executor's state forward, and goes straight on to its own forward-backward. Half the stages of the other forms, R
+times the traffic: for few replicas or small models.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pyspark import TaskContext
+
+from sparkdl import replica_cache, state_job, sync, wire
+from sparkdl.replica import piece_parts
+from sparkdl.replica_cache import RunCache
+from sparkdl.slices import pieces
+from sparkdl.spark_internals import JVM, Blocks, RawRDD
+from sparkdl.step_settings import PROPERTY, JobSettings, Plan, StepSettings
+from sparkdl.wire import Source
+
+
+def job_settings() -> JobSettings:
+    """What the driver said about this job."""
+    text: Any = TaskContext.get().getLocalProperty(PROPERTY)  # type: ignore[union-attr]
+    return JobSettings.loads(text)
+
+
+class GatherTask:
+    """The task of a gather job; which of the job's steps it runs is ``position`` (``steps_per_job``)."""
+
+    def __init__(self, plan: Plan, position: int = 0):
+        self.plan, self.position = plan, position
+
+    def __call__(self, replica: int, source: Source) -> Iterator[wire.Parts]:
+        job, plan = job_settings(), self.plan
+        if job.mode == "remove":
+            for _ in source:
+                pass
+            replica_cache.remove(plan.run)
+            return
+        cache = replica_cache.get(plan.run)
+        lots = range(cache.payload.plan.num_lots)
+        if job.mode == "restore":
+            state_job.restore(cache, job, lots, source)
+            yield [wire.header(wire.START, job.version, replica)]
+        elif job.mode == "records":
+            yield from state_job.read_records(cache, plan, job)
+        elif job.mode == "digest":
+            for _ in source:
+                pass
+            yield from state_job.fingerprint(cache.state(job.generation), job.version, lots)
+        else:
+            previous = job.steps[self.position - 1] if self.position else job.previous
+            timings = [0.0, 0.0]
+            version = _bring_forward(cache, plan, job.generation, previous, replica, source, timings)
+            if job.mode == "snapshot":
+                yield from state_job.snapshot(cache.state(job.generation), version, lots)
+            else:
+                yield from forward_backward(cache, plan, job, job.steps[self.position], replica, timings)
+
+
+def _bring_forward(
+    cache: RunCache,
+    plan: Plan,
+    generation: int,
+    previous: StepSettings | None,
+    replica: int,
+    source: Source,
+    timings: list[float],
+) -> int:
+    """Reads the gradients of the previous step and updates this executor's state; returns the version it is now at."""
+    payload, state = cache.payload, cache.state(generation)
+    layout = payload.plan.layout
+    total = cache.sum(0, layout.size, plan.num_replicas)
+    began = time.perf_counter()
+    contributors = plan.contributors(previous.index) if previous else ()
+    started = total.read(source, previous.step if previous else -1, contributors)
+    timings[0] = (time.perf_counter() - began) * 1e3
+    if started is not None:
+        state.require(started, range(payload.plan.num_lots))
+        return started
+    assert previous is not None
+    began = time.perf_counter()
+    step, num_lots = previous.step, len(layout.lots)
+    scale = total.scale()
+    if payload.clip_norm is not None:
+        sync.finish(payload, total.total, scale)
+        clip = sync.clip_factor(payload, sync.square_norm(payload, range(num_lots), lambda a, b: total.total[a:b]))
+
+        def gradient(start: int, stop: int) -> Any:
+            return total.total[start:stop]
+    else:
+        clip = 1.0
+
+        def gradient(start: int, stop: int) -> Any:
+            return sync.finish(payload, total.total[start:stop], scale)
+
+    # tasks of one executor share the work: each begins at another lot, and skips what is done
+    first = replica * num_lots // plan.num_replicas
+    order = [*range(first, num_lots), *range(first)]
+    sync.update_lots(payload, state, cache.optimizer, order, step, gradient, clip, previous.hyper)
+    if (buffers := total.buffers()) is not None:
+        state.set_buffers(step + 1, *buffers)
+    state.require(step + 1, range(payload.plan.num_lots))
+    state_job.keep_records(cache, plan, generation, step, total.records)
+    timings[1] = (time.perf_counter() - began) * 1e3
+    return step + 1
+
+
+def forward_backward(
+    cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, replica: int, timings: list[float]
+) -> Iterator[wire.Parts]:
+    """The replica's gradient of a step as items: record, buffers, pieces."""
+    payload, state = cache.payload, cache.state(job.generation)
+    state.require(settings.step, range(payload.plan.num_lots))
+    began = time.perf_counter()
+    rows = plan.rows(settings, replica)
+    arrays = {name: column[rows] for name, column in cache.data(replica).items()}
+    cache.replica.bind(state.weights(settings.step))
+    sums = cache.replica.forward_backward(
+        arrays, plan.rows_in_step(settings.index), settings.step, replica, state.buffers(settings.step)
+    )
+    names = payload.record_names
+    sums.record[names.index("read_ms")], sums.record[names.index("update_ms")] = timings
+    sums.record[names.index("compute_ms")] = (time.perf_counter() - began) * 1e3
+    sums.record[names.index("write_ms")] = cache.write_ms
+    yield [wire.header(wire.RECORD, settings.step, replica, 0, len(sums.record)), wire.bytes_of(sums.record)]
+    began = time.perf_counter()
+    if len(rows):
+        if payload.plan.has_buffers:
+            size = sums.float_buffers.numel() * 4 + len(sums.raw_buffers)
+            yield [
+                wire.header(wire.BUFFERS, settings.step, replica, 0, size),
+                wire.view(sums.float_buffers),
+                sums.raw_buffers,
+            ]
+        bf16 = payload.wire == "bf16"
+        for piece in pieces(payload.plan.layout, plan.slices):
+            head = wire.header(wire.GRADIENT, settings.step, replica, piece.start, piece.stop - piece.start, int(bf16))
+            yield [head, *piece_parts(payload.plan.layout, sums.gradients, piece.start, piece.stop, bf16)]
+    cache.write_ms = (time.perf_counter() - began) * 1e3
+
+
+class GatherForm:
+    """Submits the jobs; the driver's half of this module. See :class:`sparkdl.spark_engine.Form`."""
+
+    def __init__(self, jvm: JVM, plan: Plan, steps_per_job: int = 1):
+        self._jvm = jvm
+        self._everybody = list(range(plan.num_replicas))
+        self._functions = [jvm.function(GatherTask(plan, i), "pairs") for i in range(steps_per_job)]
+        self._from_tokens = jvm.function(GatherTask(plan), "tokens")
+        self._anchor: Any = None
+        self._first: Any = None
+        self._last: RawRDD | None = None  # gradients (or start tokens) that wait for the next step
+        self._ready: list[RawRDD] = []  # the next job's RDDs, built while the one before ran
+        self._done: list[RawRDD] = []  # gradients that nobody needs any more
+
+    def anchor(self, tokens: Blocks) -> None:
+        """Pins replica r to where token r is; state is kept by whoever holds a replica."""
+        self.close()
+        self._anchor = self._jvm.block_rdd(tokens)
+        self._first = self._jvm.block_rdd(Blocks(tokens.rdd_id, tokens.partitions[:1]))
+
+    def restore(self, snapshot: Blocks | None) -> None:
+        """Every executor takes the snapshot (or, without one, the payload's model or the job's file)."""
+        if snapshot is None:
+            started = self._jvm.apply(self._anchor, self._from_tokens)
+        else:
+            started = self._jvm.apply(self._jvm.beside(self._anchor, snapshot), self._functions[0])
+        started.persist().start().get()
+        self._last = started
+
+    def steps(self, num_steps: int) -> None:
+        """One job of so many steps."""
+        assert self._last is not None
+        chain = self._ready if len(self._ready) == num_steps else self._build(self._last, num_steps)
+        future = chain[-1].start()
+        # while the job runs: build the next one, drop what the last one read
+        self._ready = self._build(chain[-1], num_steps)
+        self._drop()
+        future.get()
+        self._done = [self._last, *chain[:-1]]
+        self._last = chain[-1]
+
+    def _build(self, last: RawRDD, num_steps: int) -> list[RawRDD]:
+        chain: list[RawRDD] = []
+        for function in self._functions[:num_steps]:
+            before = chain[-1] if chain else last
+            parent = self._jvm.beside(self._anchor, before.blocks(self._everybody), after=before if chain else None)
+            chain.append(self._jvm.apply(parent, function).persist())
+        return chain
+
+    def snapshot(self, copies: int) -> tuple[RawRDD, Blocks]:
+        """Replica 0 applies the gradients that wait and emits its state."""
+        assert self._last is not None
+        parent = self._jvm.beside(self._first, self._last.blocks(self._everybody))
+        found = self._jvm.apply(parent, self._functions[0]).persist(copies)
+        found.start().get()
+        return found, found.blocks([0])
+
+    def read(self) -> list[bytes]:
+        """Records or fingerprints, from replica 0's executor."""
+        return self._jvm.apply(self._first, self._from_tokens).collect()
+
+    def everywhere(self) -> None:
+        """Runs the job on every replica's executor."""
+        self._jvm.apply(self._anchor, self._from_tokens).start().get()
+
+    def close(self) -> None:
+        """Drops all blocks of steps."""
+        self._drop()
+        for rdd in [*self._ready, *filter(None, [self._last])]:
+            rdd.unpersist()
+        self._ready, self._last = [], None
+
+    def _drop(self) -> None:
+        for rdd in self._done:
+            rdd.unpersist()
+        self._done = []

@@ -1,0 +1,221 @@
+"""torch's own optimizers, run on parts of the flat vector.
+
+Law: updating a slice is slicing the update. An element-wise optimizer may be cut anywhere, any other only between
+tensors; what needs the whole vector at once is refused. A step is a pure function of (weights, gradient, state,
+hyperparameters): the optimizer object keeps nothing between calls, so a retried task never applies a step twice.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import cloudpickle
+import torch
+from torch.optim import Optimizer
+
+from sparkdl.errors import ConfigError
+
+# Element i of the update depends on element i of weights, gradient and state alone; cutting at any place leaves the
+# bits of these unchanged on the CPU (tests/sparkdl/test_optim.py tries each).
+ELEMENTWISE = (
+    torch.optim.SGD,
+    torch.optim.Adam,
+    torch.optim.AdamW,
+    torch.optim.Adagrad,
+    torch.optim.RMSprop,
+    torch.optim.Adadelta,
+    torch.optim.NAdam,
+    torch.optim.RAdam,
+    torch.optim.Adamax,
+    torch.optim.Rprop,
+    torch.optim.ASGD,
+)
+
+MakeOptimizer = Callable[[Any], Optimizer]
+Hyper = list[dict[str, Any]]
+
+
+class Template(NamedTuple):
+    """An optimizer without parameters, as bytes, and what must be known of it."""
+
+    blank: bytes  # the optimizer object, cloudpickled, its groups empty
+    group_of: dict[str, int]  # parameter name -> group number; parameters in no group are not trained
+    elementwise: bool
+    hyper: Hyper  # numbers of every group at the start: lr, momentum, betas, …
+
+
+def template(make_optimizer: MakeOptimizer | Optimizer, model: torch.nn.Module) -> tuple[Template, Optimizer]:
+    """Builds the user's optimizer once on ``model`` and reads off what the slices need.
+
+    ``make_optimizer`` is called with ``list(model.parameters())``; if its first argument is called
+    ``named_parameters`` it gets ``list(model.named_parameters())``. An optimizer already built on this model's
+    parameters is taken as it is. Returns the template and the built optimizer (the stand-in that schedulers drive).
+
+    Raises ConfigError: not an optimizer, no parameters of this model, needs a closure (LBFGS), sparse-only.
+    """
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not trainable:
+        raise ConfigError("the model has no parameter with requires_grad=True, so there is nothing to train")
+    optimizer = make_optimizer if isinstance(make_optimizer, Optimizer) else _build(make_optimizer, trainable)
+    if not isinstance(optimizer, Optimizer):
+        raise ConfigError(
+            f"optimizer={make_optimizer!r} returned {type(optimizer).__name__}, not a torch.optim.Optimizer; "
+            "pass f(params) -> Optimizer, for example functools.partial(torch.optim.Adam, lr=1e-3)"
+        )
+    kind = type(optimizer)
+    step_arguments = list(inspect.signature(kind.step).parameters.values())[1:]
+    if isinstance(optimizer, torch.optim.LBFGS) or any(
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in step_arguments[:1]
+    ):
+        raise ConfigError(
+            f"{kind.__name__} evaluates the loss several times over the whole parameter vector in one step (its step() "
+            "needs a closure), which slices cannot do; use a first-order optimizer such as Adam, AdamW, SGD or Muon"
+        )
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        raise ConfigError("SparseAdam takes sparse gradients only, gradients here are dense; use torch.optim.Adam")
+    names = {id(p): name for name, p in trainable}
+    group_of: dict[str, int] = {}
+    for number, group in enumerate(optimizer.param_groups):
+        for p in group["params"]:
+            if id(p) not in names:
+                raise ConfigError(
+                    f"parameter group {number} of {kind.__name__} holds a tensor of shape {tuple(p.shape)} that is not a "
+                    "trainable parameter of the model; build the optimizer from the parameters that it is given"
+                )
+            group_of[names[id(p)]] = number
+    elementwise = getattr(kind, "elementwise", kind in ELEMENTWISE) and not any(
+        g.get("fused")
+        for g in optimizer.param_groups  # fused kernels round their vector tail otherwise
+    )
+    blank = copy.copy(optimizer)
+    blank.param_groups = [
+        {k: v for k, v in g.items() if k != "param_names"} | {"params": []} for g in optimizer.param_groups
+    ]
+    blank.state = defaultdict(dict)
+    return Template(cloudpickle.dumps(blank), group_of, bool(elementwise), hyper_of(optimizer)), optimizer
+
+
+def _build(make_optimizer: MakeOptimizer, trainable: list[tuple[str, torch.nn.Parameter]]) -> Optimizer:
+    try:
+        first = next(iter(inspect.signature(make_optimizer).parameters), "")
+    except (TypeError, ValueError):
+        first = ""
+    try:
+        return make_optimizer(trainable if first == "named_parameters" else [p for _, p in trainable])
+    except Exception as error:
+        raise ConfigError(
+            f"optimizer={make_optimizer!r} could not be built from the model's parameters: {type(error).__name__}: {error}"
+        ) from error
+
+
+def hyper_of(optimizer: Optimizer) -> Hyper:
+    """The numbers of every group (lr, betas, momentum, weight_decay, …) as plain Python values."""
+    return [
+        {k: plain for k, v in group.items() if k != "params" and (plain := _plain(v)) is not None}
+        for group in optimizer.param_groups
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.item()
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, tuple | list) and value and all(isinstance(v, bool | int | float) for v in value):
+        return list(value)
+    return None
+
+
+def changed(now: Hyper, start: Hyper) -> Hyper:
+    """What of ``now`` differs from ``start``: all that a step has to carry, since tasks know the template."""
+    return [{k: v for k, v in a.items() if b.get(k) != v} for a, b in zip(now, start, strict=True)]
+
+
+class Entry(NamedTuple):
+    """One value of a segment's optimizer state in memory: a tensor (``kind`` "tensor") or a Python number or None."""
+
+    name: str
+    kind: str  # tensor, int, float, bool or none
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int  # bytes from the start of the state area
+
+
+class SliceOptimizer:
+    """The user's optimizer, applied to segments. Holds no state of its own between two calls of :meth:`update`."""
+
+    def __init__(self, blank: bytes):
+        self._optimizer: Optimizer = cloudpickle.loads(blank)
+        self._start = [dict(g) for g in self._optimizer.param_groups]
+
+    def update(
+        self,
+        params: Sequence[torch.Tensor],
+        grads: Sequence[torch.Tensor],
+        groups: Sequence[int],
+        states: Sequence[dict[str, Any]],
+        hyper: Hyper,
+    ) -> list[dict[str, Any]]:
+        """One step, in place on ``params``; tensors of ``states`` may be changed in place as well.
+
+        ``hyper`` holds, for each group, what differs from the template. Returns the new states (their tensors may or
+        may not be those that came in).
+        """
+        optimizer = self._optimizer
+        leaves = []
+        optimizer.state = defaultdict(dict)
+        for group, start, now in zip(optimizer.param_groups, self._start, hyper, strict=True):
+            group.update({k: v for k, v in start.items() if k != "params"})
+            for key, value in now.items():
+                group[key] = tuple(value) if isinstance(start[key], tuple) else _like(start[key], value)
+            group["params"] = []
+        for param, grad, number, state in zip(params, grads, groups, states, strict=True):
+            leaf = param.detach()  # same memory; the optimizer wants a leaf that carries .grad
+            leaf.requires_grad_(True)
+            leaf.grad = grad
+            leaves.append(leaf)
+            optimizer.param_groups[number]["params"].append(leaf)
+            if state:
+                optimizer.state[leaf] = state
+        optimizer.step()
+        new = [optimizer.state[leaf] if leaf in optimizer.state else {} for leaf in leaves]
+        optimizer.state = defaultdict(dict)
+        for group in optimizer.param_groups:
+            group["params"] = []
+        return new
+
+
+def _like(start: Any, value: Any) -> Any:
+    return torch.full_like(start, value) if isinstance(start, torch.Tensor) else value
+
+
+def state_entries(
+    optimizer: SliceOptimizer, shape: tuple[int, ...], group: int, offset: int, groups: int
+) -> tuple[list[Entry], int]:
+    """What state the optimizer keeps for a segment of this shape, laid out from byte ``offset`` on.
+
+    Found by one step on zeros. Returns the entries and the first free byte (a multiple of 64).
+    Raises ConfigError: the state holds something that is neither a tensor nor a number.
+    """
+    zeros = torch.zeros(shape)
+    (state,) = optimizer.update([zeros], [torch.zeros(shape)], [group], [{}], [{} for _ in range(groups)])
+    entries = []
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor):
+            entries.append(Entry(name, "tensor", tuple(value.shape), value.dtype, offset))
+            offset += -(-max(1, math.prod(value.shape) * value.element_size()) // 64) * 64
+        elif value is None or isinstance(value, bool | int | float):
+            kind = "none" if value is None else type(value).__name__
+            entries.append(Entry(name, kind, (), torch.float64, offset))
+            offset += 64
+        else:
+            raise ConfigError(
+                f"the optimizer keeps a {type(value).__name__} in its state (key {name!r}); only tensors and numbers can "
+                "be kept with the executors, so this optimizer cannot be used"
+            )
+    return entries, offset

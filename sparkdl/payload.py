@@ -1,0 +1,119 @@
+"""What a run ships to its executors once: the model with its first weights, the loss, and how to train it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle
+import torch
+
+from sparkdl.columns import Columns
+from sparkdl.errors import ConfigError
+from sparkdl.optim import Template
+from sparkdl.versioned_state import StatePlan
+
+Metric = Callable[[torch.Tensor, torch.Tensor], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Payload:
+    """Picklable; the same on every executor for the whole run."""
+
+    model: torch.nn.Module
+    loss: Callable[..., torch.Tensor]
+    template: Template
+    plan: StatePlan
+    columns: Columns
+    seed: int
+    batch_size: int
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    step_fn: Callable[..., Any] | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    wire: str = "fp32"
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    accumulate: int = 1
+
+    @property
+    def record_names(self) -> tuple[str, ...]:
+        """What every replica reports of a step: sums first, then milliseconds."""
+        return ("rows", "denominator", "loss_sum", *self.metrics, "read_ms", "update_ms", "compute_ms", "write_ms")
+
+
+def pickle(payload: Payload) -> bytes:
+    """The payload as bytes, user classes from ``__main__`` or a notebook by value.
+
+    Raises ConfigError: names the part (and of a model the attribute) that cannot be pickled.
+    """
+    try:
+        return bytes(cloudpickle.dumps(payload))
+    except Exception as error:
+        raise ConfigError(_unpicklable(payload, error)) from error
+
+
+def _unpicklable(payload: Payload, error: Exception) -> str:
+    for name in ("model", "loss", "metrics", "step_fn"):
+        part = getattr(payload, name)
+        if _pickles(part):
+            continue
+        where = name
+        for owner_name, owner in [("", part), *(part.named_modules() if isinstance(part, torch.nn.Module) else [])]:
+            for key, value in getattr(owner, "__dict__", {}).items():
+                if not key.startswith("_") and not isinstance(value, torch.nn.Module) and not _pickles(value):
+                    where = ".".join(filter(None, (name, owner_name, key)))
+                    return (
+                        f"{where} is a {type(value).__name__} and cannot be sent to the executors ({error}); create it "
+                        "inside forward() when it is first needed, or leave it out in __getstate__"
+                    )
+        return f"{where} cannot be sent to the executors ({type(error).__name__}: {error}); define it at module level or pass a function that builds it"
+    return f"the training set-up cannot be sent to the executors: {type(error).__name__}: {error}"
+
+
+def _pickles(value: Any) -> bool:
+    try:
+        cloudpickle.dumps(value)
+    except Exception:
+        return False
+    return True
+
+
+def float_buffers(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The model's fp32 buffers (BatchNorm's running statistics): averaged over the replicas each step."""
+    return [b for b in model.buffers() if b.dtype == torch.float32]
+
+
+def raw_buffers(model: torch.nn.Module) -> list[torch.Tensor]:
+    """All other buffers (counters, masks): taken as they are from the first replica that had rows."""
+    return [b for b in model.buffers() if b.dtype != torch.float32]
+
+
+def buffer_sizes(model: torch.nn.Module) -> tuple[int, int]:
+    """Elements of all float buffers, bytes of all others."""
+    floats = sum(b.numel() for b in float_buffers(model))
+    return floats, sum(math.prod(b.shape) * b.element_size() for b in raw_buffers(model))
+
+
+def read_buffers(model: torch.nn.Module) -> tuple[torch.Tensor, bytes]:
+    """A copy of the buffers as one fp32 vector and one string of bytes, on the CPU."""
+    floats = [b.detach().reshape(-1).cpu() for b in float_buffers(model)]
+    raw = b"".join(
+        b.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for b in raw_buffers(model)
+    )
+    return (torch.cat(floats) if floats else torch.empty(0)), raw
+
+
+def load_buffers(model: torch.nn.Module, floats: torch.Tensor, raw: torch.Tensor) -> None:
+    """The inverse of :func:`read_buffers`; ``raw`` is uint8."""
+    start = 0
+    for buffer in float_buffers(model):
+        buffer.copy_(floats[start : start + buffer.numel()].view(buffer.shape))
+        start += buffer.numel()
+    start = 0
+    for buffer in raw_buffers(model):
+        size = buffer.numel() * buffer.element_size()
+        buffer.copy_(raw[start : start + size].clone().view(buffer.dtype).view(buffer.shape))
+        start += size

@@ -1,0 +1,226 @@
+"""One replica: forward and backward over its rows of one step. Pure in (weights, buffers, rows, key).
+
+A replica's gradient is that of ``sum over its rows / rows in the step``, so that the sum over replicas is the mean
+over the step whoever held the rows. Losses whose mean divides by something that only the data tell (class weights,
+``ignore_index``, ``weight_col``) report that denominator; the sync divides the sums once.
+"""
+
+from __future__ import annotations
+
+import bisect
+import copy
+import hashlib
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from sparkdl import wire
+from sparkdl.payload import Payload, load_buffers, read_buffers
+from sparkdl.slices import Layout
+
+CLASS_LOSSES = (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)
+
+
+class Batch:
+    """What ``step_fn(model, batch)`` gets: tensors of some rows on the replica's device.
+
+    ``inputs`` and ``kwargs`` are what ``model(*inputs, **kwargs)`` takes; ``target`` and ``weight`` may be None;
+    ``len(batch)`` counts rows.
+    """
+
+    def __init__(self, payload: Payload, arrays: Mapping[str, np.ndarray], device: torch.device):
+        columns = payload.columns
+        inputs, kwargs = columns.inputs(arrays)
+        self._num_rows = len(next(iter(arrays.values())))
+        self.inputs = tuple(x.to(device) for x in inputs)
+        self.kwargs = {name: x.to(device) for name, x in kwargs.items()}
+        self.target: Any = _to(columns.target(arrays), device)
+        self.weight: torch.Tensor | None = _to(columns.weight(arrays), device)
+        if isinstance(payload.loss, CLASS_LOSSES) and isinstance(self.target, torch.Tensor):
+            if self.target.is_floating_point() and self.target.ndim == 1:
+                self.target = self.target.long()  # Spark ML's labels are doubles; checked when the data were prepared
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    if isinstance(value, tuple):
+        return tuple(v.to(device) for v in value)
+    return None if value is None else value.to(device)
+
+
+class Sums(NamedTuple):
+    """What a replica found: gradients in the layout's order (None: all zeros), record, and its buffers afterwards."""
+
+    gradients: list[torch.Tensor | None]
+    record: np.ndarray  # float64, see Payload.record_names
+    float_buffers: torch.Tensor  # fp32, already scaled by rows / rows in the step
+    raw_buffers: bytes
+
+
+def step_seed(seed: int, step: int, replica: int) -> int:
+    """The key of dropout: 63 bits from (seed, step, replica)."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{replica}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Replica:
+    """A model in a process. Everything in it is rebuilt from the payload, or handed in with each call."""
+
+    def __init__(self, payload: Payload, device: torch.device | str = "cpu"):
+        self.payload = payload
+        self.device = torch.device(device)
+        self.model = copy.deepcopy(payload.model).to(self.device)
+        self.model.requires_grad_(True)
+        parameters = dict(self.model.named_parameters())
+        self._frozen = set(parameters) - {t.name for t in payload.plan.layout.tensors}
+        for name in self._frozen:
+            parameters[name].requires_grad_(False)
+        self._parameters = [parameters[t.name] for t in payload.plan.layout.tensors]
+        self._loss = copy.deepcopy(payload.loss)
+        if isinstance(self._loss, torch.nn.Module):
+            self._loss = self._loss.to(self.device)
+        self._views: dict[int, list[torch.Tensor]] = {}
+
+    def bind(self, flat: torch.Tensor) -> None:
+        """Makes the parameters views of ``flat`` (fp32 [size]); on a GPU, copies of it."""
+        if self.device.type == "cpu":
+            views = self._views.get(flat.data_ptr())
+            if views is None:
+                views = self._cut(flat)
+                self._views[flat.data_ptr()] = views
+            for parameter, view in zip(self._parameters, views, strict=True):
+                parameter.data = view
+        else:
+            for parameter, view in zip(
+                self._parameters, self._cut(flat.to(self.device, non_blocking=True)), strict=True
+            ):
+                parameter.data = view
+
+    def forget_views(self) -> None:
+        """Lets go of every flat vector seen so far."""
+        self._views.clear()
+
+    def _cut(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        return [flat[t.start : t.start + t.numel].view(t.shape) for t in self.payload.plan.layout.tensors]
+
+    def forward_backward(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        rows_in_step: int,
+        step: int,
+        replica: int,
+        buffers: tuple[torch.Tensor, torch.Tensor],
+    ) -> Sums:
+        """The replica's share of a step. ``arrays`` holds its rows (maybe none), ``buffers`` the step's buffers."""
+        payload = self.payload
+        record = np.zeros(len(payload.record_names))
+        num_rows = len(next(iter(arrays.values())))
+        if num_rows == 0:
+            return Sums([None] * len(self._parameters), record, torch.zeros(payload.plan.num_buffer_floats), b"")
+        began = time.perf_counter()
+        seed = step_seed(payload.seed, step, replica)
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002 - for user code that draws from the global generators
+        random.seed(seed)
+        self.model.train()
+        with torch.no_grad():
+            load_buffers(self.model, *buffers)
+        for parameter in self._parameters:
+            parameter.grad = None
+        for part in _microbatches(arrays, payload.accumulate):
+            self._backward(Batch(payload, part, self.device), rows_in_step, record)
+        gradients = [None if p.grad is None else p.grad.detach().to("cpu").contiguous() for p in self._parameters]
+        floats, raw = read_buffers(self.model)
+        record[payload.record_names.index("compute_ms")] = (time.perf_counter() - began) * 1e3
+        return Sums(gradients, record, floats * (num_rows / rows_in_step), raw)
+
+    def _backward(self, batch: Batch, rows_in_step: int, record: np.ndarray) -> None:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.payload.precision == "bf16"):
+            loss, denominator, values = self.measure(batch)
+        scale = denominator / rows_in_step
+        (loss if scale == 1.0 else loss * scale).backward()
+        num_rows = len(batch)
+        record[0] += num_rows
+        record[1] += denominator
+        record[2] += float(loss.detach()) * denominator
+        for place, value in enumerate(values, start=3):
+            record[place] += value * num_rows
+
+    def measure(self, batch: Batch) -> tuple[torch.Tensor, float, list[float]]:
+        """The mean loss over the batch, the denominator of that mean, and the means of the metrics."""
+        payload = self.payload
+        if payload.step_fn is not None:
+            result = payload.step_fn(self.model, batch)
+            named = result if isinstance(result, Mapping) else {"loss": result}
+            return named["loss"], float(len(batch)), [float(named[name]) for name in payload.metrics]
+        output = self.model(*batch.inputs, **batch.kwargs)
+        loss, denominator = self._mean_loss(output, batch)
+        with torch.no_grad():
+            values = [
+                float(metric(output.detach() if isinstance(output, torch.Tensor) else output, batch.target))
+                for metric in payload.metrics.values()
+            ]
+        return loss, denominator, values
+
+    def _mean_loss(self, output: Any, batch: Batch) -> tuple[torch.Tensor, float]:
+        loss, target = self._loss, batch.target
+        if batch.weight is not None:
+            if isinstance(loss, torch.nn.Module) and hasattr(loss, "reduction"):
+                each = copy.copy(loss)
+                each.reduction = "none"
+                per_row = each(output, target)
+                per_row = per_row.reshape(len(batch), -1).mean(dim=1)
+                total = float(batch.weight.sum())
+                return (per_row * batch.weight).sum() / (total or 1.0), total
+            return loss(output, target, batch.weight), float(batch.weight.sum())
+        if isinstance(loss, CLASS_LOSSES) and loss.reduction == "mean" and not target.is_floating_point():
+            counted = target != loss.ignore_index
+            if loss.weight is not None:
+                total = float(torch.where(counted, loss.weight[target.clamp(min=0)], 0.0).sum(dtype=torch.float64))
+            else:
+                total = float(counted.sum()) / (target.numel() / len(batch))
+            if total == 0.0:
+                return output.sum() * 0.0, 0.0  # every label ignored: torch's own mean would be NaN
+            return loss(output, target), total
+        return loss(output, target), float(len(batch))
+
+
+def piece_parts(
+    layout: Layout, gradients: Sequence[torch.Tensor | None], start: int, stop: int, bf16: bool
+) -> wire.Parts:
+    """Elements ``start`` to ``stop`` of the flat gradient as memory to write, without putting it together first.
+
+    Padding, and parameters that no row reached, are zeros.
+    """
+    parts: wire.Parts = []
+    size = 2 if bf16 else 4
+    position = start
+    first = bisect.bisect_right(layout.tensors, start, key=lambda t: t.start) - 1
+    for tensor, gradient in zip(layout.tensors[first:], gradients[first:], strict=True):
+        if tensor.start >= stop:
+            break
+        a, b = max(start, tensor.start), min(stop, tensor.start + tensor.numel)
+        if gradient is None or b <= a:
+            continue
+        if a > position:
+            parts.append(bytes((a - position) * size))
+        run = gradient.view(-1)[a - tensor.start : b - tensor.start]
+        parts.append(wire.view(run.to(torch.bfloat16) if bf16 else run))
+        position = b
+    if stop > position:
+        parts.append(bytes((stop - position) * size))
+    return parts
+
+
+def _microbatches(arrays: Mapping[str, np.ndarray], parts: int) -> Iterator[Mapping[str, np.ndarray]]:
+    num_rows = len(next(iter(arrays.values())))
+    borders = [num_rows * k // parts for k in range(parts + 1)]
+    for start, stop in zip(borders[:-1], borders[1:], strict=True):
+        if stop > start:
+            yield {name: array[start:stop] for name, array in arrays.items()}

@@ -1,0 +1,139 @@
+"""What a Python worker keeps between tasks of a run: the model, the open files, the mapped data.
+
+Only a cache: under the run's own key, checked, and rebuilt from the files in the executor's local directory. Those
+are made by the job that prepares the data; a task that does not find them raises StateLost.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import mmap
+import os
+import pickle
+import shutil
+from typing import Any
+
+import numpy as np
+import torch
+from pyspark import SparkFiles, TaskContext
+
+from sparkdl.errors import StateLost
+from sparkdl.optim import SliceOptimizer
+from sparkdl.payload import Payload
+from sparkdl.replica import Replica
+from sparkdl.sync import GradientSum
+from sparkdl.versioned_state import VersionedState
+
+RECORDED_STEPS = 1024  # how many steps of records an executor remembers
+
+
+def run_directory(run: str) -> str:
+    """The run's directory on this executor; Spark removes it with the executor."""
+    return os.path.join(SparkFiles.getRootDirectory(), f"sparkdl-{run}")
+
+
+class RunCache:
+    """One run in one Python worker."""
+
+    def __init__(self, run: str):
+        self.directory = run_directory(run)
+        try:
+            with open(os.path.join(self.directory, "payload"), "rb") as file:
+                self.payload: Payload = pickle.load(file)  # noqa: S301 - written by this run's own driver
+        except FileNotFoundError:
+            raise StateLost(f"this executor has no files of run {run} in {self.directory}") from None
+        self.optimizer = SliceOptimizer(self.payload.template.blank)
+        self.replica = Replica(self.payload, _device(self.payload.device))
+        self.write_ms = 0.0  # how long the task before needed to hand its gradient over
+        self._generation = -1
+        self._state: VersionedState | None = None
+        self._records: np.ndarray | None = None
+        self._data: dict[int, dict[str, np.ndarray]] = {}
+        self._sums: dict[tuple[int, int], GradientSum] = {}
+
+    def state(self, generation: int) -> VersionedState:
+        """The executor's state file. Each restore begins a new generation, so that late tasks of the old one do no harm."""
+        if self._generation != generation or self._state is None:
+            if self._state is not None:
+                self._state.close()
+            self._state = VersionedState(os.path.join(self.directory, f"state-{generation}"), self.payload.plan)
+            self.replica.forget_views()
+            self._records = None
+            self._generation = generation
+            for old in range(generation):
+                for name in (f"state-{old}", f"records-{old}"):
+                    if os.path.exists(path := os.path.join(self.directory, name)):
+                        os.unlink(path)
+        return self._state
+
+    def records(self, generation: int, num_replicas: int) -> np.ndarray:
+        """float64 [RECORDED_STEPS, num_replicas, fields + 1]: a ring of records, the step + 1 in the last field."""
+        if self._records is None or self._generation != generation:
+            shape = (RECORDED_STEPS, num_replicas, len(self.payload.record_names) + 1)
+            size = int(np.prod(shape)) * 8
+            file = os.open(os.path.join(self.directory, f"records-{generation}"), os.O_RDWR | os.O_CREAT, 0o600)
+            os.ftruncate(file, size)
+            self._records = np.frombuffer(mmap.mmap(file, size), np.float64).reshape(shape)
+            os.close(file)
+        return self._records
+
+    def data(self, replica: int) -> dict[str, np.ndarray]:
+        """The replica's columns, memory-mapped."""
+        if replica not in self._data:
+            directory = os.path.join(self.directory, f"data-{replica}")
+            try:
+                with open(os.path.join(directory, "columns.json")) as file:
+                    columns = json.load(file)
+            except FileNotFoundError:
+                raise StateLost(f"this executor has no rows of replica {replica} in {directory}") from None
+            self._data[replica] = {
+                name: np.memmap(os.path.join(directory, f"{i}.bin"), dtype, "r", shape=tuple(shape))
+                if shape[0]
+                else np.empty(shape, dtype)
+                for i, (name, (dtype, shape)) in enumerate(columns.items())
+            }
+        return self._data[replica]
+
+    def sum(self, start: int, stop: int, num_replicas: int) -> GradientSum:
+        """Room for a sum, used again in every step."""
+        key = (start, stop)
+        if key not in self._sums:
+            self._sums[key] = GradientSum(start, stop, num_replicas, self.payload.plan.num_buffer_floats)
+        return self._sums[key]
+
+
+_runs: dict[str, RunCache] = {}
+
+
+def get(run: str) -> RunCache:
+    """The run's cache, built on first use."""
+    found = _runs.get(run)
+    if found is None:
+        for old in [name for name, cache in _runs.items() if not os.path.exists(cache.directory)]:
+            del _runs[old]
+        context = TaskContext.get()
+        # the threads of an operation can show in the last bit of a sum, so they follow the setting, not the machine
+        torch.set_num_threads(max(1, context.cpus() if context else 1))
+        found = _runs[run] = RunCache(run)
+        # PySpark collects garbage after every task: 180 ms over torch's objects unless these are set apart
+        gc.collect()
+        gc.freeze()
+    return found
+
+
+def _device(wanted: str) -> torch.device:
+    """``auto``: the GPU that Spark gave the task, else the CPU."""
+    if wanted != "auto":
+        return torch.device(wanted)
+    context = TaskContext.get()
+    gpus: Any = context.resources().get("gpu") if context else None
+    if gpus is not None and torch.cuda.is_available():
+        return torch.device(f"cuda:{gpus.addresses[0]}")
+    return torch.device("cpu")
+
+
+def remove(run: str) -> None:
+    """Deletes the run's files on this executor and forgets it."""
+    _runs.pop(run, None)
+    shutil.rmtree(run_directory(run), ignore_errors=True)

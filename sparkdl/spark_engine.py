@@ -1,0 +1,358 @@
+"""A run on Spark: places the replicas, submits the jobs of each step, takes snapshots, and goes back to one when an
+executor is lost.
+
+A form of the step (:mod:`sparkdl.gather_job`, :mod:`sparkdl.slices_job`) only says which jobs a step has. What the
+jobs compute is on floor 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from py4j.protocol import Py4JJavaError
+from pyspark.errors.exceptions.captured import CapturedException
+from pyspark import RDD, SparkContext
+
+from sparkdl import wire
+from sparkdl.errors import ClusterError, TrainingError
+from sparkdl.payload import Payload
+from sparkdl.replica_data_job import ReplicaRows, read_tokens
+from sparkdl.spark_internals import JVM, Blocks, RawRDD
+from sparkdl.step_settings import PROPERTY, JobSettings, Plan, StepSettings
+
+logger = logging.getLogger("sparkdl")
+
+SNAPSHOT_SHARE = 0.03  # of the run's time that snapshots may cost
+SNAPSHOT_STEPS = (10, 100)  # fewest and most steps between two snapshots: at most so many are computed again
+DURABLE_SECONDS = 60.0  # between two copies of a snapshot on the driver's disk
+DURABLE_SHARE = 0.02  # of the run's time that those may cost
+MAX_ROLLBACKS = 4  # without a new snapshot in between
+EXECUTOR_WAIT = 20.0  # seconds to wait for the replacement of a lost executor
+
+
+class Form(Protocol):
+    """A way to run a step. What a job is for stands in its settings, which the engine has set before each call."""
+
+    def anchor(self, tokens: Blocks) -> None:
+        """Pins replicas (and slices) to where these tokens are."""
+
+    def restore(self, snapshot: Blocks | None) -> None:
+        """Puts a version in place on all executors."""
+
+    def steps(self, num_steps: int) -> None:
+        """Runs one job of so many steps."""
+
+    def snapshot(self, copies: int) -> tuple[RawRDD, Blocks]:
+        """All state of the version after the last step, persisted; and those of its blocks that hold any."""
+
+    def read(self) -> list[bytes]:
+        """Small items of all owners of state: records or fingerprints."""
+
+    def everywhere(self) -> None:
+        """Runs a job on every executor that has a replica."""
+
+    def close(self) -> None:
+        """Drops all blocks of steps."""
+
+
+class Durable(NamedTuple):
+    """A version on the driver's disk (``path`` empty: the payload's model itself), and the step that led to it."""
+
+    version: int
+    path: str
+    before: StepSettings | None
+
+
+class StepRecord:
+    """What happened in one step: [replicas, fields] as :attr:`Payload.record_names`, and the driver's seconds."""
+
+    def __init__(self, settings: StepSettings, values: np.ndarray, seconds: float):
+        self.settings, self.values, self.seconds = settings, values, seconds
+
+
+class SparkEngine:
+    """One run on a cluster. ``make_tokens`` gives a fresh RDD of data tokens, as often as they must be placed anew."""
+
+    def __init__(self, sc: SparkContext, payload: Payload, make_tokens: Callable[[], RDD[Any]]):
+        self.sc, self.payload = sc, payload
+        self.jvm = JVM(sc)
+        self.events: list[tuple[int, str]] = []
+        self.version = 0  # what the next step starts from
+        self._make_tokens = make_tokens
+        self._tokens: RDD[Any] | None = None
+        self._generation = 0
+        self._log: list[StepSettings] = []  # steps since the last snapshot, asked for
+        self._seconds: dict[int, float] = {}
+        self._before: StepSettings | None = None  # the step that led to the last snapshot
+        self._snapshot: tuple[RawRDD, Blocks] | None = None
+        self._snapshot_version = 0
+        self._durable = Durable(0, "", None)
+        self._since_durable: list[StepSettings] = []
+        self._durable_due = time.monotonic() + DURABLE_SECONDS
+        self._interval = SNAPSHOT_STEPS[0]
+        self._rollbacks = 0
+        self._directory = tempfile.TemporaryDirectory(prefix="sparkdl-")
+
+    # --- start and end
+
+    def place(self) -> list[ReplicaRows]:
+        """Writes the replicas' rows to the executors, persisting one token for each; returns what the tokens say."""
+        self.describe("sparkdl: rows to their replicas")
+        if self._tokens is not None:
+            self._tokens._jrdd.unpersist(False)
+        self._tokens = self._make_tokens()
+        self._tokens._jrdd.persist(self.jvm.level(1))
+        self._num_executors = self._count_executors()
+        return read_tokens(self._tokens)
+
+    def begin(self, plan: Plan, form: Form) -> None:
+        """Puts the payload's model in place as version 0."""
+        self.plan, self.form = plan, form
+        self._anchor()
+        self._submit("sparkdl: first weights", JobSettings("restore", 0, []), lambda: form.restore(None))
+
+    def close(self) -> None:
+        """Removes everything that the run keeps on the cluster."""
+        try:
+            self._submit("sparkdl: clean up", JobSettings("remove", self._generation, []), self.form.everywhere)
+        except Py4JJavaError:
+            logger.debug("cleaning up failed", exc_info=True)  # the files go with the executors
+        self.form.close()
+        for rdd in (self._snapshot[0] if self._snapshot else None,):
+            if rdd is not None:
+                rdd.unpersist()
+        if self._tokens is not None:
+            self._tokens._jrdd.unpersist(False)
+        self._directory.cleanup()
+        self.sc.setLocalProperty(PROPERTY, None)  # type: ignore[arg-type]
+        self.sc.setJobDescription(None)  # type: ignore[arg-type]
+
+    # --- steps
+
+    def run(self, steps: Sequence[StepSettings]) -> list[StepRecord]:
+        """Runs steps (more than one: as one Spark job). Returns the records of all steps since the last snapshot when
+        one has become due, else nothing."""
+        self._log += steps
+        self._guarded(lambda: None, len(steps))
+        return self.mark() if self.version - self._snapshot_version >= self._interval else []
+
+    def mark(self) -> list[StepRecord]:
+        """Takes a snapshot now; returns the records of the steps since the last one."""
+        if self.version == self._snapshot_version:
+            return []
+        began = time.perf_counter()
+        records = self._guarded(self._mark)
+        cost = time.perf_counter() - began
+        per_step = sum(r.seconds for r in records) / len(records)
+        self._interval = int(min(max(cost / (SNAPSHOT_SHARE * per_step), SNAPSHOT_STEPS[0]), SNAPSHOT_STEPS[1]))
+        self._rollbacks = 0
+        return records
+
+    def state(self) -> tuple[dict[int, bytes], list[bytes]]:
+        """After :meth:`mark`: lot -> bytes of weights, state and buffers of this version; and the lots' fingerprints."""
+        return self._guarded(self._read_state)
+
+    # --- inside
+
+    def describe(self, text: str) -> None:
+        """What the Spark UI shows for the next jobs."""
+        self.sc.setJobDescription(text)
+
+    def _submit(self, text: str, job: JobSettings, run: Callable[[], Any]) -> Any:
+        self.describe(text)
+        self.sc.setLocalProperty(PROPERTY, job.dumps())
+        return run()
+
+    def _job(self, mode: str, **values: Any) -> JobSettings:
+        done = self.version - self._snapshot_version
+        previous = self._log[done - 1] if done else self._before
+        return JobSettings(mode, self._generation, values.pop("steps", []), previous, **values)
+
+    def _guarded(self, then: Callable[[], Any], chunk: int = 1) -> Any:
+        """Catches up with the log, then calls ``then``; goes back and tries again when the cluster lost something."""
+        while True:
+            try:
+                while (done := self.version - self._snapshot_version) < len(self._log):
+                    self._run_steps(self._log[done : done + chunk])
+                return then()
+            except Py4JJavaError as error:
+                self._recover(error)
+
+    def _run_steps(self, steps: list[StepSettings]) -> None:
+        began = time.perf_counter()
+        first = steps[0]
+        name = f"epoch {first.epoch + 1} step {first.step + 1}" + (
+            f" to {steps[-1].step + 1}" if len(steps) > 1 else ""
+        )
+        self._submit(f"{name}: forward-backward", self._job("step", steps=steps), lambda: self.form.steps(len(steps)))
+        seconds = time.perf_counter() - began
+        for step in steps:
+            self._seconds[step.step] = seconds / len(steps)
+        self.version += len(steps)
+
+    def _mark(self) -> list[StepRecord]:
+        copies = 2 if self._num_executors > 1 else 1
+        name = f"step {self.version}: snapshot"
+        new = self._submit(name, self._job("snapshot"), lambda: self.form.snapshot(copies))
+        job = self._job("records", first=self._snapshot_version, version=self.version)
+        items = self._submit(f"step {self.version}: records", job, self.form.read)
+        records = self._records(items)
+        if self._snapshot is not None:
+            self._snapshot[0].unpersist()
+        self._snapshot, self._snapshot_version = new, self.version
+        if not self._is_local():
+            self._since_durable += self._log
+        self._before, self._log, self._seconds = self._log[-1], [], {}
+        self._keep_durable()
+        return records
+
+    def _records(self, items: list[bytes]) -> list[StepRecord]:
+        values: dict[int, np.ndarray] = {}
+        for item in items:
+            head = wire.unpack(item)
+            values[head.version] = np.frombuffer(item[wire.HEADER_BYTES :], np.float64).reshape(
+                self.plan.num_replicas, -1
+            )
+        return [StepRecord(s, values[s.step], self._seconds[s.step]) for s in self._log if s.step in values]
+
+    def _read_state(self) -> tuple[dict[int, bytes], list[bytes]]:
+        assert self._snapshot is not None
+        lots: dict[int, bytearray] = {}
+        for item in self._snapshot_items():
+            head = wire.unpack(item)
+            lots.setdefault(head.replica, bytearray()).extend(memoryview(item)[wire.HEADER_BYTES :])
+        items = self._submit("sparkdl: fingerprint", self._job("digest", version=self.version), self.form.read)
+        prints = {wire.unpack(item).replica: item[wire.HEADER_BYTES :] for item in items}
+        return {lot: bytes(data) for lot, data in lots.items()}, [prints[lot] for lot in sorted(prints)]
+
+    def _snapshot_items(self) -> Any:
+        assert self._snapshot is not None
+        self.describe("sparkdl: state to the driver")
+        return self.jvm.items(self._snapshot[1])
+
+    # --- going back
+
+    def _keep_durable(self) -> None:
+        """A copy of the snapshot on the driver's disk, now and then; every time if only one executor holds snapshots."""
+        if self._is_local() or (self._num_executors > 1 and time.monotonic() < self._durable_due):
+            return
+        began = time.monotonic()
+        path = os.path.join(self._directory.name, f"snapshot-{self.sc.applicationId}-{self.version}")
+        with open(path, "wb") as file:
+            for item in self._snapshot_items():
+                file.write(item)
+        if self._durable.path:
+            os.unlink(self._durable.path)
+        self._durable = Durable(self.version, path, self._before)
+        self._since_durable = []
+        self._durable_due = time.monotonic() + max(DURABLE_SECONDS, (time.monotonic() - began) / DURABLE_SHARE)
+
+    def _recover(self, error: Py4JJavaError) -> None:
+        """Goes back to the last snapshot on whatever executors there are now. User errors are raised as they are."""
+        text = failure_text(error)
+        if not is_cluster_failure(text):
+            raise TrainingError(text) from None
+        while True:
+            self._rollbacks += 1
+            if self._rollbacks > MAX_ROLLBACKS:
+                raise ClusterError(
+                    f"step {self.version + 1} failed {self._rollbacks} times in a row on executors that were lost or lost "
+                    f"their state; the last failure was: {text}"
+                )
+            self._note(f"went back from step {self.version} to step {self._snapshot_version}: {first_line(text)}")
+            try:
+                self._await_executors()
+                self._anchor_again()
+                self._restore()
+                return
+            except Py4JJavaError as again:
+                text = failure_text(again)
+                if not is_cluster_failure(text):
+                    raise TrainingError(text) from None
+
+    def _anchor_again(self) -> None:
+        rows = tuple(r.num_rows for r in self.place())
+        if rows != self.plan.rows_per_replica:
+            raise ClusterError(
+                f"the training data changed while they were read again after a lost executor: replicas have {rows} rows now, "
+                f"they had {self.plan.rows_per_replica}; write the data to Parquet first, and train on that"
+            )
+        self._generation += 1
+        self._anchor()
+
+    def _anchor(self) -> None:
+        assert self._tokens is not None
+        self.form.anchor(Blocks(int(self._tokens._jrdd.id()), list(range(self.plan.num_replicas))))
+
+    def _restore(self) -> None:
+        if self._snapshot is not None:
+            self.version = self._snapshot_version
+            try:
+                job = self._job("restore", version=self.version)
+                blocks = self._snapshot[1]
+                self._submit(f"step {self.version}: restore", job, lambda: self.form.restore(blocks))
+                return
+            except Py4JJavaError as error:
+                if self._is_local() or not is_cluster_failure(text := failure_text(error)):
+                    raise
+                self._note(f"the snapshot of step {self.version} is lost as well: {first_line(text)}")
+                self._snapshot[0].unpersist()
+                self._snapshot = None
+        durable = self._durable
+        if durable.path:
+            self.sc.addFile(durable.path)
+        self.version = self._snapshot_version = durable.version
+        self._before, self._log, self._since_durable = durable.before, self._since_durable + self._log, []
+        job = self._job("restore", version=durable.version, file=os.path.basename(durable.path))
+        self._submit(f"step {durable.version}: restore", job, lambda: self.form.restore(None))
+
+    def _note(self, text: str) -> None:
+        self.events.append((self.version, text))
+        logger.warning("%s", text)
+
+    def _is_local(self) -> bool:
+        return self.sc.master.startswith("local") and not self.sc.master.startswith("local-cluster")
+
+    def _count_executors(self) -> int:
+        return max(1, int(self.sc._jsc.sc().getExecutorMemoryStatus().size()) - 1)
+
+    def _await_executors(self) -> None:
+        """Until as many executors are there as before, or EXECUTOR_WAIT is over: then those that are there must do."""
+        deadline = time.monotonic() + EXECUTOR_WAIT
+        time.sleep(0.2)
+        while not self._is_local() and self._count_executors() < self._num_executors and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+
+def failure_text(error: Py4JJavaError) -> str:
+    """What Spark says of a failed job, without the JVM's stack."""
+    text = str(error.java_exception.getMessage() or error)
+    cause = error.java_exception.getCause()
+    if cause is not None and "SparkException" not in text:
+        text = str(cause.getMessage() or text)
+    return text.split("\nDriver stacktrace:")[0]
+
+
+def is_cluster_failure(text: str) -> bool:
+    """Whether the cluster lost something, as opposed to user code that raised."""
+    if any(
+        sign in text
+        for sign in ("sparkdl.errors.StateLost", "Could not compute split", "Block rdd_", "ExecutorLostFailure")
+    ):
+        return True
+    if "Python worker exited unexpectedly" in text or "Spark closed the task's input" in text:
+        return True
+    return "Traceback (most recent call last)" not in text
+
+
+def first_line(text: str) -> str:
+    """A failure in one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if line.startswith("sparkdl.errors.")]
+    return (named or lines or [text])[-1 if named else 0][:300]

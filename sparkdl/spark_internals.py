@@ -1,0 +1,192 @@
+"""Everything of PySpark that is not public, in one place.
+
+The steps need four things that the public RDD interface gives only at several times the cost: tasks that read and
+write their socket themselves (no pickling, no copies), functions prepared once instead of every step, references to
+persisted blocks without lineage, and jobs that run while the next one is being built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pyspark import SparkContext
+from pyspark.serializers import NoOpSerializer, Serializer, SpecialLengths, read_int, write_int
+
+from sparkdl import wire
+from sparkdl.wire import Header
+
+TaskFunction = Callable[[int, "SocketSource"], Iterator[wire.Parts]]
+
+try:
+    from pyspark.core.rdd import _local_iterator_from_socket, _wrap_function
+except ImportError:  # Spark 3.5
+    from pyspark.rdd import _local_iterator_from_socket, _wrap_function
+
+
+class SocketSource:
+    """Items straight from the socket of a Python worker; see :class:`sparkdl.wire.Source`.
+
+    carries: "items"; "pairs", where each item is preceded by a token (the left side of a cartesian product or a zip),
+    which is skipped; or "tokens", which are all skipped.
+    """
+
+    def __init__(self, stream: Any, carries: str):
+        self._stream = stream
+        self._carries = carries
+
+    def __iter__(self) -> Iterator[Header]:
+        stream = self._stream
+        while True:
+            length = read_int(stream)
+            if length == SpecialLengths.END_OF_DATA_SECTION:
+                return
+            if self._carries != "items":
+                stream.read(length)
+                if self._carries == "tokens":
+                    continue
+                length = read_int(stream)
+            yield wire.unpack(stream.read(wire.HEADER_BYTES))
+
+    def readinto(self, target: memoryview) -> None:
+        """See :class:`sparkdl.wire.Source`."""
+        done = 0
+        while done < len(target):
+            count = self._stream.readinto(target[done:])
+            if not count:
+                raise EOFError("Spark closed the task's input before its end")
+            done += count
+
+
+class RawItems(Serializer):  # type: ignore[misc]
+    """Hands the socket to the task, and writes what the task yields without putting it together."""
+
+    def load_stream(self, stream: Any) -> Any:
+        """The stream itself."""
+        return stream
+
+    def dump_stream(self, iterator: Iterator[wire.Parts], stream: Any) -> None:
+        """Every list of parts becomes one item (a ``byte[]`` in the JVM)."""
+        for parts in iterator:
+            write_int(sum(len(p) for p in parts), stream)
+            for part in parts:
+                stream.write(part)
+
+
+class _Task:
+    """A task function as PySpark calls it. Importable, so that workers keep their modules' caches."""
+
+    def __init__(self, function: TaskFunction, carries: str):
+        self.function, self.carries = function, carries
+
+    def __call__(self, split: int, stream: Any) -> Iterator[wire.Parts]:
+        return self.function(split, SocketSource(stream, self.carries))
+
+
+class Blocks:
+    """Persisted partitions of an RDD, by number: what is left of it when its lineage is cut."""
+
+    def __init__(self, rdd_id: int, partitions: list[int]):
+        self.rdd_id, self.partitions = rdd_id, partitions
+
+
+class RawRDD:
+    """A JVM RDD of items (``byte[]``). Everything is lazy until :meth:`start` or :meth:`collect`."""
+
+    def __init__(self, jvm: JVM, jrdd: Any):
+        self._jvm, self.jrdd = jvm, jrdd
+
+    def persist(self, copies: int = 1) -> RawRDD:
+        """Keeps the items in the block store as they are (deserialized: nothing is pickled), on disk if need be."""
+        self.jrdd.persist(self._jvm.level(copies))
+        return self
+
+    def unpersist(self) -> None:
+        """Drops the blocks, without waiting for it."""
+        self.jrdd.unpersist(False)
+
+    @property
+    def id(self) -> int:
+        """Spark's number of this RDD."""
+        return int(self.jrdd.id())
+
+    def blocks(self, partitions: list[int]) -> Blocks:
+        """A reference to these partitions' blocks."""
+        return Blocks(self.id, partitions)
+
+    def start(self) -> Any:
+        """Submits a job that computes every partition; returns Spark's future, whose ``get()`` waits for it."""
+        return self.jrdd.countAsync()
+
+    def collect(self) -> list[bytes]:
+        """All items. For records and other small things only: they pass through py4j."""
+        return [bytes(item) for item in self.jrdd.collect()]
+
+
+class JVM:
+    """Class handles, looked up once: a py4j call is 20 microseconds, looking up a class a millisecond."""
+
+    def __init__(self, sc: SparkContext):
+        self._sc = sc
+        jvm: Any = sc._jvm
+        self._jsc = sc._jsc.sc()
+        self.python_rdd = jvm.org.apache.spark.api.python.PythonRDD
+        self._pairwise = jvm.org.apache.spark.api.python.PairwiseRDD
+        self._partitioner = jvm.org.apache.spark.api.python.PythonPartitioner
+        self._block_rdd = jvm.org.apache.spark.rdd.BlockRDD
+        self._block_id = jvm.org.apache.spark.storage.RDDBlockId
+        self._block_id_class = jvm.java.lang.Class.forName("org.apache.spark.storage.BlockId")
+        self._arrays = jvm.java.lang.reflect.Array
+        self._level = jvm.org.apache.spark.storage.StorageLevel
+        self._levels: dict[int, Any] = {}
+        self._tag = jvm.scala.reflect.ClassTag.apply(jvm.java.lang.Class.forName("[B"))
+        self._java_rdd = jvm.org.apache.spark.api.java.JavaRDD
+
+    def level(self, copies: int) -> Any:
+        """Memory and disk, deserialized, so many copies."""
+        if copies not in self._levels:
+            self._levels[copies] = self._level.apply(True, True, False, True, copies)
+        return self._levels[copies]
+
+    def function(self, function: TaskFunction, carries: str) -> Any:
+        """Prepares a task function for any number of jobs; ``carries`` as in :class:`SocketSource`."""
+        raw = RawItems()
+        return _wrap_function(self._sc, _Task(function, carries), raw, raw)
+
+    def apply(self, parent: Any, function: Any) -> RawRDD:
+        """``function`` over every partition of a Scala RDD."""
+        return RawRDD(self, self.python_rdd(parent, function, False, False).asJavaRDD())
+
+    def block_rdd(self, blocks: Blocks) -> Any:
+        """An RDD that reads persisted blocks and has no parents (a Scala RDD)."""
+        ids = self._arrays.newInstance(self._block_id_class, len(blocks.partitions))
+        for i, partition in enumerate(blocks.partitions):
+            self._arrays.set(ids, i, self._block_id(blocks.rdd_id, partition))
+        return self._block_rdd(self._jsc, ids, self._tag)
+
+    def beside(self, anchor: Any, blocks: Blocks, after: RawRDD | None = None) -> Any:
+        """One partition for each of the anchor's, where the anchor is: each gets every item of all ``blocks``.
+
+        The anchor is a BlockRDD of one token a partition. Call this before the blocks exist, so that their places do
+        not weigh in on where the tasks go. ``after``: the blocks are those of this RDD and are made in the same job;
+        an empty shuffle puts a stage's border between them and their readers.
+        """
+        found = self.block_rdd(blocks)
+        if after is not None:
+            found = found.union(self._barrier(after.jrdd))
+        return anchor.cartesian(self._coalesced(found), self._tag)
+
+    def _barrier(self, jrdd: Any) -> Any:
+        nothing = jrdd.sample(False, 0.0, 1).rdd()
+        pairs = self._pairwise(nothing).asJavaPairRDD().partitionBy(self._partitioner(1, 2))
+        return self.python_rdd.valueOfPair(pairs).rdd()
+
+    def _coalesced(self, rdd: Any) -> Any:
+        one = self._java_rdd(rdd, self._tag).coalesce(1)
+        one.getNumPartitions()  # settles the partitions now
+        return one.rdd()
+
+    def items(self, blocks: Blocks) -> Iterator[bytes]:
+        """All items of some blocks, one partition at a time, through a local socket: for state on its way to disk."""
+        served = self.python_rdd.toLocalIteratorAndServe(self.block_rdd(blocks), False)
+        yield from _local_iterator_from_socket(served, NoOpSerializer())

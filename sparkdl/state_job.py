@@ -1,0 +1,92 @@
+"""Putting state in place on the executors, and taking it out: start, snapshot, restore, records, fingerprint.
+
+The pure parts are :class:`sparkdl.versioned_state.VersionedState`'s; here they meet the run's files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from pyspark import SparkFiles
+
+from sparkdl import wire
+from sparkdl.payload import read_buffers
+from sparkdl.replica_cache import RECORDED_STEPS, RunCache
+from sparkdl.step_settings import JobSettings, Plan
+from sparkdl.versioned_state import VersionedState
+from sparkdl.wire import FileSource, Source
+
+
+def initial_weights(cache: RunCache) -> torch.Tensor:
+    """fp32 [size]: the weights that the payload's model came with."""
+    layout = cache.payload.plan.layout
+    flat = torch.zeros(layout.size)
+    parameters = dict(cache.payload.model.named_parameters())
+    for t in layout.tensors:
+        flat[t.start : t.start + t.numel] = parameters[t.name].detach().reshape(-1)
+    return flat
+
+
+def restore(cache: RunCache, job: JobSettings, lots: Sequence[int], source: Source) -> None:
+    """Puts ``job.version`` of these lots in place: from a snapshot's items, or, in version 0, from the payload."""
+    state = cache.state(job.generation)
+    wanted = set(lots)
+    if job.file:
+        for _ in source:  # tokens
+            pass
+        source = FileSource(SparkFiles.get(job.file))
+    for head in source:
+        if head.kind == wire.STATE and head.version == job.version and head.replica in wanted:
+            state.restore(head.replica, head.version, head.start, head.count, source.readinto)
+        elif size := wire.payload_bytes(head):
+            source.readinto(memoryview(bytearray(size)))
+    if job.version == 0 and not state.has(0, lots):
+        flat = initial_weights(cache)
+        for lot in lots:
+            if lot == len(state.plan.layout.lots):
+                floats, raw = read_buffers(cache.payload.model)
+                state.set_buffers(0, floats, raw)
+            else:
+                start, stop = state.plan.layout.lot_bounds(lot)
+                state.set_weights(lot, 0, flat[start:stop])
+    state.require(job.version, lots)
+
+
+def snapshot(state: VersionedState, version: int, lots: Sequence[int]) -> Iterator[wire.Parts]:
+    """These lots of a version as items."""
+    state.require(version, lots)
+    for lot in lots:
+        for offset, _, memory in state.parts(lot, version):
+            yield [wire.header(wire.STATE, version, lot, offset, len(memory)), memory]
+
+
+def fingerprint(state: VersionedState, version: int, lots: Sequence[int]) -> Iterator[wire.Parts]:
+    """A 32-byte hash of each lot's weights, optimizer state and buffers."""
+    state.require(version, lots)
+    for lot in lots:
+        digest = hashlib.blake2b(digest_size=32)
+        for _, _, memory in state.parts(lot, version):
+            digest.update(memory)
+        yield [wire.header(wire.STATE, version, lot, 0, 32), digest.digest()]
+
+
+def keep_records(cache: RunCache, plan: Plan, generation: int, step: int, records: dict[int, np.ndarray]) -> None:
+    """Remembers what all replicas reported of a step, for the next records job."""
+    ring = cache.records(generation, plan.num_replicas)
+    slot = ring[step % RECORDED_STEPS]
+    for replica, record in records.items():
+        slot[replica, :-1] = record
+        slot[replica, -1] = step + 1
+
+
+def read_records(cache: RunCache, plan: Plan, job: JobSettings) -> Iterator[wire.Parts]:
+    """The records of steps ``job.first`` to ``job.version``; a step that is not there (any more) is left out."""
+    ring = cache.records(job.generation, plan.num_replicas)
+    for step in range(job.first, job.version):
+        slot = ring[step % RECORDED_STEPS]
+        if (slot[:, -1] == step + 1).all():
+            yield [wire.header(wire.RECORD, step, 0, 0, slot[:, :-1].size), wire.bytes_of(slot[:, :-1])]

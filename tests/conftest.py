@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """One session for all tests: the embedded one on two task slots, its files in a temporary directory."""
+    from sparkdl import spark_conf  # here, so that tests without Spark do not import it
+
+    folder = tmp_path_factory.mktemp("spark")
+    session = spark_conf.start_embedded(
+        cores=2,
+        settings={
+            "spark.app.name": "sparkdl tests",
+            "spark.driver.memory": "1g",
+            "spark.local.dir": str(folder / "local"),
+            "spark.sql.warehouse.dir": str(folder / "warehouse"),
+            "spark.sql.shuffle.partitions": "2",
+        },
+    )
+    yield session
+    session.stop()

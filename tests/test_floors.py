@@ -1,0 +1,140 @@
+"""Who may import whom. Floor 0 knows no Spark, floor 1 imports floors 0 and 1, floor 2 anything."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("sparkdl", "node2vec")
+
+FLOORS: dict[int, set[str]] = {
+    0: {
+        "node2vec",
+        "sparkdl",  # its exports are lazy
+        "sparkdl.batches",
+        "sparkdl.columns",
+        "sparkdl.errors",
+        "sparkdl.history",
+        "sparkdl.java_runtime",
+        "sparkdl.optim",
+        "sparkdl.payload",
+        "sparkdl.progress",
+        "sparkdl.replica",
+        "sparkdl.slices",
+        "sparkdl.step_settings",
+        "sparkdl.sync",
+        "sparkdl.training_loop",
+        "sparkdl.versioned_state",
+        "sparkdl.wire",
+    },
+    1: {
+        "sparkdl.evaluate_job",
+        "sparkdl.forward_backward_job",
+        "sparkdl.gather_job",
+        "sparkdl.parameter_sync_job",
+        "sparkdl.predict_job",
+        "sparkdl.preflight_job",
+        "sparkdl.replica_cache",
+        "sparkdl.replica_data_job",
+        "sparkdl.spark_conf",
+        "sparkdl.spark_engine",
+        "sparkdl.spark_internals",
+        "sparkdl.state_job",
+    },
+    2: {"sparkdl.__main__", "sparkdl.cli", "sparkdl.trainer"},
+}
+FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
+FORBIDDEN_BELOW_1 = {"pyspark", "py4j"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+PATHS = {module_name(path): path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}
+
+
+def is_type_checking(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def imported(source: str) -> set[str]:
+    """Modules that a source imports anywhere, functions' bodies too; not under TYPE_CHECKING."""
+    names: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports are not read here"
+            assert node.module is not None
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & PATHS.keys()
+            names.update(submodules)
+            if len(submodules) < len(node.names):
+                names.add(node.module)
+        if isinstance(node, ast.If) and is_type_checking(node.test):
+            waiting.extend(node.orelse)
+        else:
+            waiting.extend(ast.iter_child_nodes(node))
+    return names
+
+
+def violations(floor: int, names: set[str]) -> list[str]:
+    found = [f"imports {name}" for name in names if floor == 0 and name.partition(".")[0] in FORBIDDEN_BELOW_1]
+    ours = [name for name in names if name.partition(".")[0] in PACKAGES]
+    found += [
+        f"imports {name} of floor {FLOOR_OF.get(name, 'unknown')}" for name in ours if FLOOR_OF.get(name, 9) > floor
+    ]
+    return sorted(found)
+
+
+def test_every_module_has_a_floor() -> None:
+    assert set(PATHS) <= set(FLOOR_OF), "give the new module a floor in FLOORS"
+
+
+@pytest.mark.parametrize("name", sorted(PATHS))
+def test_imports_stay_on_their_floor(name: str) -> None:
+    assert violations(FLOOR_OF[name], imported(PATHS[name].read_text())) == []
+
+
+def test_the_reader_sees_every_import() -> None:
+    source = """
+from typing import TYPE_CHECKING
+import numpy as np
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+else:
+    import py4j
+def f():
+    import pyspark.sql
+    from sparkdl import spark_conf, __version__
+"""
+    assert imported(source) == {"typing", "numpy", "py4j", "pyspark.sql", "sparkdl.spark_conf", "sparkdl"}
+    assert violations(0, imported(source)) == [
+        "imports py4j",
+        "imports pyspark.sql",
+        "imports sparkdl.spark_conf of floor 1",
+    ]
+    assert violations(1, imported(source)) == []
+
+
+def test_floor_0_runs_without_pyspark() -> None:
+    modules = sorted(FLOORS[0] & set(PATHS))
+    program = f"""
+import importlib, sys
+sys.modules["pyspark"] = None
+for name in {modules!r}:
+    importlib.import_module(name)
+assert "py4j" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
