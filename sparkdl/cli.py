@@ -18,7 +18,7 @@ from sparkdl.preflight_job import COMPARED, Versions, preflight, versions
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="sparkdl", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(prog="sparkdl", description="PyTorch training as Spark jobs")
     commands = parser.add_subparsers(dest="command", required=True)
     doctor_parser = commands.add_parser("doctor", help="check a cluster's settings and versions, changing nothing")
     doctor_parser.add_argument("--master", help="Spark master; default: the session sparkdl would start itself")

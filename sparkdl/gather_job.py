@@ -11,21 +11,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pyspark import TaskContext
-
 from sparkdl import replica_cache, state_job, sync, wire
-from sparkdl.replica import piece_parts
-from sparkdl.replica_cache import RunCache
-from sparkdl.slices import pieces
+from sparkdl.forward_backward_job import forward_backward
+from sparkdl.replica_cache import RunCache, job_settings
 from sparkdl.spark_internals import JVM, Blocks, RawRDD
-from sparkdl.step_settings import PROPERTY, JobSettings, Plan, StepSettings
+from sparkdl.step_settings import JobSettings, Plan, StepSettings, Submit
 from sparkdl.wire import Source
-
-
-def job_settings() -> JobSettings:
-    """What the driver said about this job."""
-    text: Any = TaskContext.get().getLocalProperty(PROPERTY)  # type: ignore[union-attr]
-    return JobSettings.loads(text)
 
 
 class GatherTask:
@@ -59,7 +50,11 @@ class GatherTask:
             if job.mode == "snapshot":
                 yield from state_job.snapshot(cache.state(job.generation), version, lots)
             else:
-                yield from forward_backward(cache, plan, job, job.steps[self.position], replica, timings)
+                state, settings = cache.state(job.generation), job.steps[self.position]
+                state.require(settings.step, lots)
+                weights, buffers = state.weights(settings.step), state.buffers(settings.step)
+                for _, parts in forward_backward(cache, plan, settings, replica, weights, buffers, timings):
+                    yield parts
 
 
 def _bring_forward(
@@ -110,45 +105,11 @@ def _bring_forward(
     return step + 1
 
 
-def forward_backward(
-    cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, replica: int, timings: list[float]
-) -> Iterator[wire.Parts]:
-    """The replica's gradient of a step as items: record, buffers, pieces."""
-    payload, state = cache.payload, cache.state(job.generation)
-    state.require(settings.step, range(payload.plan.num_lots))
-    began = time.perf_counter()
-    rows = plan.rows(settings, replica)
-    arrays = {name: column[rows] for name, column in cache.data(replica).items()}
-    cache.replica.bind(state.weights(settings.step))
-    sums = cache.replica.forward_backward(
-        arrays, plan.rows_in_step(settings.index), settings.step, replica, state.buffers(settings.step)
-    )
-    names = payload.record_names
-    sums.record[names.index("read_ms")], sums.record[names.index("update_ms")] = timings
-    sums.record[names.index("compute_ms")] = (time.perf_counter() - began) * 1e3
-    sums.record[names.index("write_ms")] = cache.write_ms
-    yield [wire.header(wire.RECORD, settings.step, replica, 0, len(sums.record)), wire.bytes_of(sums.record)]
-    began = time.perf_counter()
-    if len(rows):
-        if payload.plan.has_buffers:
-            size = sums.float_buffers.numel() * 4 + len(sums.raw_buffers)
-            yield [
-                wire.header(wire.BUFFERS, settings.step, replica, 0, size),
-                wire.view(sums.float_buffers),
-                sums.raw_buffers,
-            ]
-        bf16 = payload.wire == "bf16"
-        for piece in pieces(payload.plan.layout, plan.slices):
-            head = wire.header(wire.GRADIENT, settings.step, replica, piece.start, piece.stop - piece.start, int(bf16))
-            yield [head, *piece_parts(payload.plan.layout, sums.gradients, piece.start, piece.stop, bf16)]
-    cache.write_ms = (time.perf_counter() - began) * 1e3
-
-
 class GatherForm:
     """Submits the jobs; the driver's half of this module. See :class:`sparkdl.spark_engine.Form`."""
 
-    def __init__(self, jvm: JVM, plan: Plan, steps_per_job: int = 1):
-        self._jvm = jvm
+    def __init__(self, jvm: JVM, plan: Plan, submit: Submit, steps_per_job: int = 1):
+        self._jvm, self._submit = jvm, submit
         self._everybody = list(range(plan.num_replicas))
         self._functions = [jvm.function(GatherTask(plan, i), "pairs") for i in range(steps_per_job)]
         self._from_tokens = jvm.function(GatherTask(plan), "tokens")
@@ -173,11 +134,12 @@ class GatherForm:
         started.persist().start().get()
         self._last = started
 
-    def steps(self, num_steps: int) -> None:
-        """One job of so many steps."""
+    def steps(self, text: str, job: JobSettings) -> None:
+        """One job; it first syncs the parameters with the gradients of the step before."""
         assert self._last is not None
+        num_steps = len(job.steps)
         chain = self._ready if len(self._ready) == num_steps else self._build(self._last, num_steps)
-        future = chain[-1].start()
+        future = self._submit(f"{text}: forward-backward", job, chain[-1].start)
         # while the job runs: build the next one, drop what the last one read
         self._ready = self._build(chain[-1], num_steps)
         self._drop()

@@ -22,6 +22,7 @@ from sparkdl.errors import StateLost
 from sparkdl.optim import SliceOptimizer
 from sparkdl.payload import Payload
 from sparkdl.replica import Replica
+from sparkdl.step_settings import PROPERTY, JobSettings
 from sparkdl.sync import GradientSum
 from sparkdl.versioned_state import VersionedState
 
@@ -46,6 +47,10 @@ class RunCache:
         self.optimizer = SliceOptimizer(self.payload.template.blank)
         self.replica = Replica(self.payload, _device(self.payload.device))
         self.write_ms = 0.0  # how long the task before needed to hand its gradient over
+        plan = self.payload.plan
+        # the slices form's copies of weights and buffers; untouched memory costs nothing in the gather form
+        self.weights = torch.empty(plan.layout.size)
+        self.buffers = (torch.empty(plan.num_buffer_floats), torch.empty(plan.num_buffer_bytes, dtype=torch.uint8))
         self._generation = -1
         self._state: VersionedState | None = None
         self._records: np.ndarray | None = None
@@ -101,6 +106,12 @@ class RunCache:
         if key not in self._sums:
             self._sums[key] = GradientSum(start, stop, num_replicas, self.payload.plan.num_buffer_floats)
         return self._sums[key]
+
+
+def job_settings() -> JobSettings:
+    """What the driver said about this job."""
+    text: Any = TaskContext.get().getLocalProperty(PROPERTY)  # type: ignore[union-attr]
+    return JobSettings.loads(text)
 
 
 _runs: dict[str, RunCache] = {}

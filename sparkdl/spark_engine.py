@@ -28,6 +28,8 @@ from sparkdl.step_settings import PROPERTY, JobSettings, Plan, StepSettings
 
 logger = logging.getLogger("sparkdl")
 
+FAILURES = (Py4JJavaError, CapturedException)  # how a failed job reaches Python
+
 SNAPSHOT_SHARE = 0.03  # of the run's time that snapshots may cost
 SNAPSHOT_STEPS = (10, 100)  # fewest and most steps between two snapshots: at most so many are computed again
 DURABLE_SECONDS = 60.0  # between two copies of a snapshot on the driver's disk
@@ -45,8 +47,8 @@ class Form(Protocol):
     def restore(self, snapshot: Blocks | None) -> None:
         """Puts a version in place on all executors."""
 
-    def steps(self, num_steps: int) -> None:
-        """Runs one job of so many steps."""
+    def steps(self, text: str, job: JobSettings) -> None:
+        """Runs the steps of ``job``, as one or more Spark jobs whose descriptions begin with ``text``."""
 
     def snapshot(self, copies: int) -> tuple[RawRDD, Blocks]:
         """All state of the version after the last step, persisted; and those of its blocks that hold any."""
@@ -115,13 +117,13 @@ class SparkEngine:
         """Puts the payload's model in place as version 0."""
         self.plan, self.form = plan, form
         self._anchor()
-        self._submit("sparkdl: first weights", JobSettings("restore", 0, []), lambda: form.restore(None))
+        self.submit("sparkdl: first weights", JobSettings("restore", 0, []), lambda: form.restore(None))
 
     def close(self) -> None:
         """Removes everything that the run keeps on the cluster."""
         try:
-            self._submit("sparkdl: clean up", JobSettings("remove", self._generation, []), self.form.everywhere)
-        except Py4JJavaError:
+            self.submit("sparkdl: clean up", JobSettings("remove", self._generation, []), self.form.everywhere)
+        except FAILURES:
             logger.debug("cleaning up failed", exc_info=True)  # the files go with the executors
         self.form.close()
         for rdd in (self._snapshot[0] if self._snapshot else None,):
@@ -164,7 +166,8 @@ class SparkEngine:
         """What the Spark UI shows for the next jobs."""
         self.sc.setJobDescription(text)
 
-    def _submit(self, text: str, job: JobSettings, run: Callable[[], Any]) -> Any:
+    def submit(self, text: str, job: JobSettings, run: Callable[[], Any]) -> Any:
+        """Runs an action under a description for the Spark UI, its tasks seeing ``job``."""
         self.describe(text)
         self.sc.setLocalProperty(PROPERTY, job.dumps())
         return run()
@@ -181,7 +184,7 @@ class SparkEngine:
                 while (done := self.version - self._snapshot_version) < len(self._log):
                     self._run_steps(self._log[done : done + chunk])
                 return then()
-            except Py4JJavaError as error:
+            except FAILURES as error:
                 self._recover(error)
 
     def _run_steps(self, steps: list[StepSettings]) -> None:
@@ -190,7 +193,7 @@ class SparkEngine:
         name = f"epoch {first.epoch + 1} step {first.step + 1}" + (
             f" to {steps[-1].step + 1}" if len(steps) > 1 else ""
         )
-        self._submit(f"{name}: forward-backward", self._job("step", steps=steps), lambda: self.form.steps(len(steps)))
+        self.form.steps(name, self._job("step", steps=steps))
         seconds = time.perf_counter() - began
         for step in steps:
             self._seconds[step.step] = seconds / len(steps)
@@ -199,9 +202,9 @@ class SparkEngine:
     def _mark(self) -> list[StepRecord]:
         copies = 2 if self._num_executors > 1 else 1
         name = f"step {self.version}: snapshot"
-        new = self._submit(name, self._job("snapshot"), lambda: self.form.snapshot(copies))
+        new = self.submit(name, self._job("snapshot", version=self.version), lambda: self.form.snapshot(copies))
         job = self._job("records", first=self._snapshot_version, version=self.version)
-        items = self._submit(f"step {self.version}: records", job, self.form.read)
+        items = self.submit(f"step {self.version}: records", job, self.form.read)
         records = self._records(items)
         if self._snapshot is not None:
             self._snapshot[0].unpersist()
@@ -227,7 +230,7 @@ class SparkEngine:
         for item in self._snapshot_items():
             head = wire.unpack(item)
             lots.setdefault(head.replica, bytearray()).extend(memoryview(item)[wire.HEADER_BYTES :])
-        items = self._submit("sparkdl: fingerprint", self._job("digest", version=self.version), self.form.read)
+        items = self.submit("sparkdl: fingerprint", self._job("digest", version=self.version), self.form.read)
         prints = {wire.unpack(item).replica: item[wire.HEADER_BYTES :] for item in items}
         return {lot: bytes(data) for lot, data in lots.items()}, [prints[lot] for lot in sorted(prints)]
 
@@ -253,7 +256,7 @@ class SparkEngine:
         self._since_durable = []
         self._durable_due = time.monotonic() + max(DURABLE_SECONDS, (time.monotonic() - began) / DURABLE_SHARE)
 
-    def _recover(self, error: Py4JJavaError) -> None:
+    def _recover(self, error: Exception) -> None:
         """Goes back to the last snapshot on whatever executors there are now. User errors are raised as they are."""
         text = failure_text(error)
         if not is_cluster_failure(text):
@@ -271,7 +274,7 @@ class SparkEngine:
                 self._anchor_again()
                 self._restore()
                 return
-            except Py4JJavaError as again:
+            except FAILURES as again:
                 text = failure_text(again)
                 if not is_cluster_failure(text):
                     raise TrainingError(text) from None
@@ -296,9 +299,9 @@ class SparkEngine:
             try:
                 job = self._job("restore", version=self.version)
                 blocks = self._snapshot[1]
-                self._submit(f"step {self.version}: restore", job, lambda: self.form.restore(blocks))
+                self.submit(f"step {self.version}: restore", job, lambda: self.form.restore(blocks))
                 return
-            except Py4JJavaError as error:
+            except FAILURES as error:
                 if self._is_local() or not is_cluster_failure(text := failure_text(error)):
                     raise
                 self._note(f"the snapshot of step {self.version} is lost as well: {first_line(text)}")
@@ -310,7 +313,7 @@ class SparkEngine:
         self.version = self._snapshot_version = durable.version
         self._before, self._log, self._since_durable = durable.before, self._since_durable + self._log, []
         job = self._job("restore", version=durable.version, file=os.path.basename(durable.path))
-        self._submit(f"step {durable.version}: restore", job, lambda: self.form.restore(None))
+        self.submit(f"step {durable.version}: restore", job, lambda: self.form.restore(None))
 
     def _note(self, text: str) -> None:
         self.events.append((self.version, text))
@@ -330,12 +333,15 @@ class SparkEngine:
             time.sleep(0.2)
 
 
-def failure_text(error: Py4JJavaError) -> str:
+def failure_text(error: Exception) -> str:
     """What Spark says of a failed job, without the JVM's stack."""
-    text = str(error.java_exception.getMessage() or error)
-    cause = error.java_exception.getCause()
-    if cause is not None and "SparkException" not in text:
-        text = str(cause.getMessage() or text)
+    java = error.java_exception if isinstance(error, Py4JJavaError) else None
+    text = str(error)
+    while java is not None:  # an ExecutionException wraps what happened
+        text = str(java.getMessage() or text)
+        java = java.getCause()
+        if "Job aborted" in text:
+            break
     return text.split("\nDriver stacktrace:")[0]
 
 

@@ -8,7 +8,7 @@ persisted blocks without lineage, and jobs that run while the next one is being 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark import SparkContext
 from pyspark.serializers import NoOpSerializer, Serializer, SpecialLengths, read_int, write_int
@@ -90,20 +90,32 @@ class Blocks:
         self.rdd_id, self.partitions = rdd_id, partitions
 
 
+class Parent(NamedTuple):
+    """What a task function is applied to: a Scala RDD, and the shuffles that were made for it alone."""
+
+    rdd: Any
+    shuffles: tuple[Any, ...] = ()
+
+
 class RawRDD:
     """A JVM RDD of items (``byte[]``). Everything is lazy until :meth:`start` or :meth:`collect`."""
 
-    def __init__(self, jvm: JVM, jrdd: Any):
-        self._jvm, self.jrdd = jvm, jrdd
+    def __init__(self, jvm: JVM, jrdd: Any, shuffles: tuple[Any, ...] = ()):
+        self._jvm, self.jrdd, self._shuffles = jvm, jrdd, shuffles
+        self._persisted = False
 
     def persist(self, copies: int = 1) -> RawRDD:
         """Keeps the items in the block store as they are (deserialized: nothing is pickled), on disk if need be."""
         self.jrdd.persist(self._jvm.level(copies))
+        self._persisted = True
         return self
 
     def unpersist(self) -> None:
-        """Drops the blocks, without waiting for it."""
-        self.jrdd.unpersist(False)
+        """Drops the blocks and the shuffle files behind them, without waiting for it."""
+        if self._persisted:
+            self.jrdd.unpersist(False)
+        for shuffle in self._shuffles:
+            shuffle.cleanShuffleDependencies(False)
 
     @property
     def id(self) -> int:
@@ -153,40 +165,48 @@ class JVM:
         raw = RawItems()
         return _wrap_function(self._sc, _Task(function, carries), raw, raw)
 
-    def apply(self, parent: Any, function: Any) -> RawRDD:
-        """``function`` over every partition of a Scala RDD."""
-        return RawRDD(self, self.python_rdd(parent, function, False, False).asJavaRDD())
+    def apply(self, parent: Parent, function: Any) -> RawRDD:
+        """``function`` over every partition of ``parent``."""
+        return RawRDD(self, self.python_rdd(parent.rdd, function, False, False).asJavaRDD(), parent.shuffles)
 
-    def block_rdd(self, blocks: Blocks) -> Any:
-        """An RDD that reads persisted blocks and has no parents (a Scala RDD)."""
+    def block_rdd(self, blocks: Blocks) -> Parent:
+        """An RDD that reads persisted blocks and has no parents."""
         ids = self._arrays.newInstance(self._block_id_class, len(blocks.partitions))
         for i, partition in enumerate(blocks.partitions):
             self._arrays.set(ids, i, self._block_id(blocks.rdd_id, partition))
-        return self._block_rdd(self._jsc, ids, self._tag)
+        return Parent(self._block_rdd(self._jsc, ids, self._tag))
 
-    def beside(self, anchor: Any, blocks: Blocks, after: RawRDD | None = None) -> Any:
+    def beside(self, anchor: Parent, blocks: Blocks, after: RawRDD | None = None) -> Parent:
         """One partition for each of the anchor's, where the anchor is: each gets every item of all ``blocks``.
 
-        The anchor is a BlockRDD of one token a partition. Call this before the blocks exist, so that their places do
+        The anchor is a block RDD of one token a partition. Call this before the blocks exist, so that their places do
         not weigh in on where the tasks go. ``after``: the blocks are those of this RDD and are made in the same job;
         an empty shuffle puts a stage's border between them and their readers.
         """
-        found = self.block_rdd(blocks)
+        found = self.block_rdd(blocks).rdd
+        shuffles: tuple[Any, ...] = ()
         if after is not None:
-            found = found.union(self._barrier(after.jrdd))
-        return anchor.cartesian(self._coalesced(found), self._tag)
+            pairs = self._by_key(after.jrdd.sample(False, 0.0, 1), 1, 2)
+            found = found.union(self.python_rdd.valueOfPair(pairs).rdd())
+            shuffles = (pairs.rdd(),)
+        one = self._java_rdd(found, self._tag).coalesce(1)
+        one.getNumPartitions()  # settles the partitions, and so the tasks' places, now
+        return Parent(anchor.rdd.cartesian(one.rdd(), self._tag), shuffles)
 
-    def _barrier(self, jrdd: Any) -> Any:
-        nothing = jrdd.sample(False, 0.0, 1).rdd()
-        pairs = self._pairwise(nothing).asJavaPairRDD().partitionBy(self._partitioner(1, 2))
-        return self.python_rdd.valueOfPair(pairs).rdd()
+    def shuffled(self, keyed: RawRDD, pins: Blocks) -> Parent:
+        """Items of ``keyed`` (a key item before each) in one partition a key, each where the pins of that key are.
 
-    def _coalesced(self, rdd: Any) -> Any:
-        one = self._java_rdd(rdd, self._tag).coalesce(1)
-        one.getNumPartitions()  # settles the partitions now
-        return one.rdd()
+        ``pins`` must hold as many items for each key as come out of the shuffle: zip asks for that.
+        """
+        pairs = self._by_key(keyed.jrdd, len(pins.partitions), 1)
+        pinned = self._java_rdd(self.block_rdd(pins).rdd, self._tag).zip(self.python_rdd.valueOfPair(pairs))
+        pinned.getNumPartitions()
+        return Parent(pinned.rdd(), (pairs.rdd(),))
+
+    def _by_key(self, jrdd: Any, num_partitions: int, kind: int) -> Any:
+        return self._pairwise(jrdd.rdd()).asJavaPairRDD().partitionBy(self._partitioner(num_partitions, kind))
 
     def items(self, blocks: Blocks) -> Iterator[bytes]:
         """All items of some blocks, one partition at a time, through a local socket: for state on its way to disk."""
-        served = self.python_rdd.toLocalIteratorAndServe(self.block_rdd(blocks), False)
+        served = self.python_rdd.toLocalIteratorAndServe(self.block_rdd(blocks).rdd, False)
         yield from _local_iterator_from_socket(served, NoOpSerializer())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,10 @@ import numpy as np
 from sparkdl import batches
 
 PROPERTY = "sparkdl.step"
+
+
+# description, settings, action -> what the action returns: how a form submits a Spark job
+Submit = Callable[[str, "JobSettings", Callable[[], Any]], Any]
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ class GradientSum:
             if head.kind == wire.START:
                 started = head.version
                 continue
+            if head.kind == wire.EMPTY:
+                continue
             if head.version != version:
                 raise StateLost(f"a gradient of step {head.version} came in where one of step {version} was expected")
             if head.kind == wire.GRADIENT:

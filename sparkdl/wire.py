@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-START, RECORD, GRADIENT, SUM, BUFFERS, WEIGHTS, STATE, SHARED = range(8)
+START, RECORD, GRADIENT, SUM, BUFFERS, WEIGHTS, STATE, SHARED, EMPTY = range(9)
 
 DTYPES = {"fp32": 0, "bf16": 1}
 

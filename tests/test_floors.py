@@ -41,6 +41,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.preflight_job",
         "sparkdl.replica_cache",
         "sparkdl.replica_data_job",
+        "sparkdl.slices_form",
         "sparkdl.spark_conf",
         "sparkdl.spark_engine",
         "sparkdl.spark_internals",

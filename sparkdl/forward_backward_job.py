@@ -1,0 +1,103 @@
+"""Forward-backward tasks: weights in, gradient pieces out. The mathematics is :mod:`sparkdl.replica`'s."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator
+
+import torch
+
+from sparkdl import replica_cache, wire
+from sparkdl.errors import StateLost
+from sparkdl.replica import piece_parts
+from sparkdl.replica_cache import RunCache, job_settings
+from sparkdl.slices import pieces
+from sparkdl.step_settings import Plan, StepSettings
+from sparkdl.wire import Source
+
+
+def forward_backward(
+    cache: RunCache,
+    plan: Plan,
+    settings: StepSettings,
+    replica: int,
+    weights: torch.Tensor,
+    buffers: tuple[torch.Tensor, torch.Tensor],
+    timings: tuple[float, float] | list[float],
+) -> Iterator[tuple[int, wire.Parts]]:
+    """A replica's share of a step as (slice, item): a record for every slice, buffers for slice 0, pieces.
+
+    A replica without rows in this step gives empty items instead: the number of items never changes, which lets Spark
+    zip them with the pins of the sync tasks. ``timings``: milliseconds of reading and updating that went before.
+    """
+    payload = cache.payload
+    layout = payload.plan.layout
+    began = time.perf_counter()
+    rows = plan.rows(settings, replica)
+    arrays = {name: column[rows] for name, column in cache.data(replica).items()}
+    cache.replica.bind(weights)
+    sums = cache.replica.forward_backward(
+        arrays, plan.rows_in_step(settings.index), settings.step, replica, buffers
+    )
+    names = payload.record_names
+    sums.record[names.index("read_ms")], sums.record[names.index("update_ms")] = timings
+    sums.record[names.index("compute_ms")] = (time.perf_counter() - began) * 1e3
+    sums.record[names.index("write_ms")] = cache.write_ms
+    began = time.perf_counter()
+    for number in range(len(plan.slices)):
+        head = wire.header(wire.RECORD, settings.step, replica, 0, len(sums.record))
+        yield number, [head, wire.bytes_of(sums.record)]
+    empty = [wire.header(wire.EMPTY, settings.step, replica)]
+    if payload.plan.has_buffers:
+        size = sums.float_buffers.numel() * 4 + len(sums.raw_buffers)
+        head = wire.header(wire.BUFFERS, settings.step, replica, 0, size)
+        yield 0, [head, wire.view(sums.float_buffers), sums.raw_buffers] if len(rows) else empty
+    bf16 = payload.wire == "bf16"
+    for piece in pieces(layout, plan.slices):
+        head = wire.header(wire.GRADIENT, settings.step, replica, piece.start, piece.stop - piece.start, int(bf16))
+        parts = piece_parts(layout, sums.gradients, piece.start, piece.stop, bf16) if len(rows) else []
+        yield piece.slice, [head, *parts] if len(rows) else empty
+    cache.write_ms = (time.perf_counter() - began) * 1e3
+
+
+class ForwardBackwardTask:
+    """Reads the weights of all slices from the block store; every item goes out behind a key, its slice.
+
+    position: which of the job's steps this is (``steps_per_job``).
+    """
+
+    def __init__(self, plan: Plan, position: int = 0):
+        self.plan, self.position = plan, position
+
+    def __call__(self, replica: int, source: Source) -> Iterator[wire.Parts]:
+        job = job_settings()
+        settings = job.steps[self.position]
+        cache = replica_cache.get(self.plan.run)
+        began = time.perf_counter()
+        read_weights(cache, self.plan, settings.step, source)
+        timings = ((time.perf_counter() - began) * 1e3, 0.0)
+        items = forward_backward(cache, self.plan, settings, replica, cache.weights, cache.buffers, timings)
+        for number, parts in items:
+            yield [struct.pack(">q", number)]
+            yield parts
+
+
+def read_weights(cache: RunCache, plan: Plan, version: int, source: Source) -> None:
+    """Fills the worker's copy of the flat vector (and the buffers); it is whole and of one version, or StateLost."""
+    elements = 0
+    for head in source:
+        if head.version != version:
+            raise StateLost(f"weights of step {head.version} came in where those of step {version} were expected")
+        if head.kind == wire.WEIGHTS:
+            source.readinto(wire.view(cache.weights[head.start : head.start + head.count]))
+            elements += head.count
+        elif head.kind == wire.BUFFERS:
+            data = wire.read(source, head)
+            floats, raw = cache.buffers
+            floats.copy_(torch.frombuffer(data, dtype=torch.float32, count=len(floats)) if len(floats) else floats)
+            if len(raw):
+                raw.copy_(torch.frombuffer(data, dtype=torch.uint8, offset=len(floats) * 4))
+    wanted = sum(p.stop - p.start for p in pieces(cache.payload.plan.layout, plan.slices))
+    if elements != wanted:
+        raise StateLost(f"weights of step {version} are incomplete: {elements} of {wanted} elements arrived")

@@ -1,0 +1,183 @@
+"""Parameter-sync tasks: gradient pieces of one slice in, its new weights out. The mathematics is :mod:`sparkdl.sync`'s.
+
+With ``clip_norm`` no slice can be updated before the norm of all is known: the sums then wait in a file of the
+executor for a second job, and only the norms pass through the driver.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from sparkdl import replica_cache, state_job, sync, wire
+from sparkdl.errors import StateLost
+from sparkdl.replica_cache import RunCache, job_settings
+from sparkdl.slices import pieces, slice_bounds
+from sparkdl.step_settings import JobSettings, Plan, StepSettings
+from sparkdl.versioned_state import VersionedState
+from sparkdl.wire import Source
+
+
+class SyncTask:
+    """The task of slice ``number``; what it does is the job's mode, which of the job's steps it syncs is ``position``."""
+
+    def __init__(self, plan: Plan, position: int = 0):
+        self.plan, self.position = plan, position
+
+    def __call__(self, number: int, source: Source) -> Iterator[wire.Parts]:
+        job, plan = job_settings(), self.plan
+        if job.mode == "remove":
+            for _ in source:
+                pass
+            replica_cache.remove(plan.run)
+            return
+        cache = replica_cache.get(plan.run)
+        state = cache.state(job.generation)
+        lots = owned_lots(cache, plan, number)
+        if job.mode == "step":
+            settings = job.steps[self.position]
+            _read_and_update(cache, plan, job, settings, number, source)
+            yield from weights(cache, plan, state, settings.step + 1, number)
+        elif job.mode == "sum":
+            yield from _sum(cache, plan, job, job.steps[0], number, source)
+        elif job.mode == "update":
+            _drain(source)
+            _update_from_file(cache, plan, job, job.steps[0], number)
+            yield from weights(cache, plan, state, job.steps[0].step + 1, number)
+        elif job.mode == "restore":
+            state_job.restore(cache, job, lots, source)
+            yield from weights(cache, plan, state, job.version, number)
+        else:
+            _drain(source)
+            if job.mode == "snapshot":
+                yield from state_job.snapshot(state, job.version, lots)
+            elif job.mode == "digest":
+                yield from state_job.fingerprint(state, job.version, lots)
+            elif number == 0:
+                yield from state_job.read_records(cache, plan, job)
+
+
+def _drain(source: Source) -> None:
+    for head in source:
+        wire.read(source, head)
+
+
+def owned_lots(cache: RunCache, plan: Plan, number: int) -> list[int]:
+    """The lots of a slice; slice 0 also keeps the model's buffers."""
+    lots = list(range(*plan.slices[number]))
+    if number == 0 and cache.payload.plan.has_buffers:
+        lots.append(len(cache.payload.plan.layout.lots))
+    return lots
+
+
+def weights(cache: RunCache, plan: Plan, state: VersionedState, version: int, number: int) -> Iterator[wire.Parts]:
+    """A slice's weights (and from slice 0 the buffers) as items."""
+    state.require(version, owned_lots(cache, plan, number))
+    flat = state.weights(version)
+    for piece in pieces(cache.payload.plan.layout, plan.slices):
+        if piece.slice == number:
+            head = wire.header(wire.WEIGHTS, version, number, piece.start, piece.stop - piece.start)
+            yield [head, wire.view(flat[piece.start : piece.stop])]
+    if number == 0 and cache.payload.plan.has_buffers:
+        floats, raw = state.buffers(version)
+        yield [wire.header(wire.BUFFERS, version, 0, 0, len(floats) * 4 + len(raw)), wire.view(floats), wire.view(raw)]
+
+
+def _read(cache: RunCache, plan: Plan, settings: StepSettings, number: int, source: Source) -> sync.GradientSum:
+    start, stop = slice_bounds(cache.payload.plan.layout, plan.slices[number])
+    total = cache.sum(start, stop, plan.num_replicas)
+    total.read(source, settings.step, plan.contributors(settings.index))
+    sync.finish(cache.payload, total.total, total.scale())
+    return total
+
+
+def _keep_shared(
+    cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, number: int, total: sync.GradientSum
+) -> None:
+    """What slice 0 does for all: the model's buffers and the records."""
+    if number == 0:
+        if (buffers := total.buffers()) is not None:
+            cache.state(job.generation).set_buffers(settings.step + 1, *buffers)
+        state_job.keep_records(cache, plan, job.generation, settings.step, total.records)
+
+
+def _read_and_update(
+    cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, number: int, source: Source
+) -> None:
+    total = _read(cache, plan, settings, number, source)
+    sync.update_lots(
+        cache.payload,
+        cache.state(job.generation),
+        cache.optimizer,
+        range(*plan.slices[number]),
+        settings.step,
+        lambda start, stop: total.total[start - total.start : stop - total.start],
+        1.0,
+        settings.hyper,
+    )
+    _keep_shared(cache, plan, job, settings, number, total)
+
+
+def _sum(
+    cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, number: int, source: Source
+) -> Iterator[wire.Parts]:
+    """Keeps the slice's sum in a file, stamped with its step, and tells the squared norms of its lots."""
+    total = _read(cache, plan, settings, number, source)
+    with open(aside := f"{_sum_path(cache, job, number)}-{os.getpid()}", "wb") as file:
+        file.write(wire.header(wire.SUM, settings.step, number, total.start, len(total.total)))
+        file.write(wire.view(total.total))
+    os.rename(aside, _sum_path(cache, job, number))
+    _keep_shared(cache, plan, job, settings, number, total)
+
+    def gradient(start: int, stop: int) -> torch.Tensor:
+        return total.total[start - total.start : stop - total.start]
+
+    norms = np.array(sync.square_norm(cache.payload, range(*plan.slices[number]), gradient))
+    yield [wire.header(wire.RECORD, settings.step, number, 0, len(norms)), wire.bytes_of(norms)]
+
+
+def _update_from_file(cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, number: int) -> None:
+    try:
+        with open(_sum_path(cache, job, number), "rb") as file:
+            head = wire.unpack(file.read(wire.HEADER_BYTES))
+            total = torch.empty(head.count)
+            file.readinto(wire.view(total))
+    except FileNotFoundError:
+        raise StateLost(f"this executor has no summed gradient of slice {number}") from None
+    if head.version != settings.step:
+        raise StateLost(f"this executor holds the sum of step {head.version}, that of step {settings.step} is needed")
+    sync.update_lots(
+        cache.payload,
+        cache.state(job.generation),
+        cache.optimizer,
+        range(*plan.slices[number]),
+        settings.step,
+        lambda start, stop: total[start - head.start : stop - head.start],
+        job.clip,
+        settings.hyper,
+    )
+
+
+def _sum_path(cache: RunCache, job: JobSettings, number: int) -> str:
+    return os.path.join(cache.directory, f"sum-{job.generation}-{number}")
+
+
+class PinTask:
+    """As many empty items as slice ``number`` gets from all replicas in a step: the other side of the zip."""
+
+    def __init__(self, plan: Plan, items: tuple[int, ...]):
+        self.plan, self.items = plan, items
+
+    def __call__(self, number: int, source: Source) -> Iterator[wire.Parts]:
+        _drain(source)
+        for _ in range(self.items[number]):
+            yield [b"\0"]
+
+
+def items_per_step(plan: Plan, num_pieces: dict[int, int], has_buffers: bool) -> tuple[int, ...]:
+    """How many items each slice gets in a step; see :func:`sparkdl.forward_backward_job.forward_backward`."""
+    counts = (1 + num_pieces[n] + (n == 0 and has_buffers) for n in range(len(plan.slices)))
+    return tuple(count * plan.num_replicas for count in counts)

@@ -1,0 +1,149 @@
+"""Submits the jobs of a step whose gradients are shuffled by slice: as two jobs, or fused into one of two stages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sparkdl import wire
+from sparkdl.forward_backward_job import ForwardBackwardTask
+from sparkdl.parameter_sync_job import PinTask, SyncTask, items_per_step
+from sparkdl.payload import Payload
+from sparkdl.slices import pieces
+from sparkdl.spark_internals import JVM, Blocks, Parent, RawRDD
+from sparkdl.step_settings import JobSettings, Plan, Submit
+from sparkdl.sync import clip_factor
+
+
+class _Step(NamedTuple):
+    gradients: RawRDD
+    shuffled: Parent  # the same by slice, on the slices' owners
+    weights: RawRDD
+
+
+
+class SlicesForm:
+    """See :class:`sparkdl.spark_engine.Form`.
+
+    fused: one job a step (or ``steps_per_job``) with a shuffle inside; else a forward-backward job that persists the
+    gradients and a parameter-sync job. submit: sets the description and settings of the next job.
+    """
+
+    def __init__(
+        self,
+        jvm: JVM,
+        plan: Plan,
+        payload: Payload,
+        fused: bool,
+        submit: Submit,
+        steps_per_job: int = 1,
+    ):
+        self._jvm, self._plan, self._payload, self._fused, self._submit = jvm, plan, payload, fused, submit
+        self._clip = payload.clip_norm is not None
+        positions = range(steps_per_job)
+        self._forward = [jvm.function(ForwardBackwardTask(plan, i), "pairs") for i in positions]
+        self._sync = [jvm.function(SyncTask(plan, i), "pairs") for i in positions]
+        self._from_tokens = jvm.function(SyncTask(plan), "tokens")
+        counts = Counter(p.slice for p in pieces(payload.plan.layout, plan.slices))
+        self._pin = jvm.function(PinTask(plan, items_per_step(plan, counts, payload.plan.has_buffers)), "tokens")
+        self._owners = list(range(len(plan.slices)))
+        self._anchor: Any = None
+        self._owner_anchor: Any = None
+        self._pins: RawRDD | None = None
+        self._last: RawRDD | None = None  # the weights that the next step reads
+        self._ready: list[_Step] = []
+        self._done: list[RawRDD] = []
+
+    def anchor(self, tokens: Blocks) -> None:
+        """Pins replica r to where token r is, and slice n to where token n is."""
+        self.close()
+        self._anchor = self._jvm.block_rdd(tokens)
+        self._owner_anchor = self._jvm.block_rdd(Blocks(tokens.rdd_id, tokens.partitions[: len(self._owners)]))
+        self._pins = self._jvm.apply(self._owner_anchor, self._pin).persist()
+        self._pins.start().get()
+
+    def restore(self, snapshot: Blocks | None) -> None:
+        """Every owner of a slice takes its lots and gives out its weights."""
+        if snapshot is None:
+            restored = self._jvm.apply(self._owner_anchor, self._from_tokens)
+        else:
+            restored = self._jvm.apply(self._jvm.beside(self._owner_anchor, snapshot), self._sync[0])
+        restored.persist().start().get()
+        self._last = restored
+
+    def steps(self, text: str, job: JobSettings) -> None:
+        """One job of several steps, or the jobs of one step."""
+        assert self._last is not None
+        num_steps = len(job.steps)
+        chain = self._ready if len(self._ready) == num_steps else self._build(self._last, num_steps)
+        last = self._last
+        if self._clip:
+            self._clipped(text, job, chain[0])
+        else:
+            if not self._fused:
+                self._submit(f"{text}: forward-backward", job, lambda: chain[0].gradients.start().get())
+            name = f"{text}: forward-backward and parameter sync" if self._fused else f"{text}: parameter sync"
+            future = self._submit(name, job, chain[-1].weights.start)
+            self._ready = self._build(chain[-1].weights, num_steps)
+            self._drop()
+            future.get()
+        self._done = [last, *(rdd for step in chain for rdd in (step.gradients, step.weights))][:-1]
+        self._last = chain[-1].weights
+
+    def _clipped(self, text: str, job: JobSettings, step: _Step) -> None:
+        """With ``clip_norm``: sums wait on the owners until the norms of all are known."""
+        if not self._fused:
+            self._submit(f"{text}: forward-backward", job, lambda: step.gradients.start().get())
+        name = f"{text}: forward-backward and sums" if self._fused else f"{text}: sums"
+        items = self._submit(name, replace(job, mode="sum"), self._jvm.apply(step.shuffled, self._sync[0]).collect)
+        norms = {wire.unpack(i).replica: np.frombuffer(i[wire.HEADER_BYTES :], np.float64) for i in items}
+        clip = clip_factor(self._payload, [float(v) for n in sorted(norms) for v in norms[n]])
+        self._submit(f"{text}: parameter sync", replace(job, mode="update", clip=clip), lambda: step.weights.start().get())
+        self._drop()
+
+    def _build(self, last: RawRDD, num_steps: int) -> list[_Step]:
+        chain: list[_Step] = []
+        for i in range(num_steps):
+            before = chain[-1].weights if chain else last
+            parent = self._jvm.beside(self._anchor, before.blocks(self._owners), after=before if chain else None)
+            gradients = self._jvm.apply(parent, self._forward[i])
+            if not self._fused:
+                gradients.persist()
+            assert self._pins is not None
+            shuffled = self._jvm.shuffled(gradients, self._pins.blocks(self._owners))
+            if self._clip:
+                weights = self._jvm.apply(Parent(self._owner_anchor.rdd, shuffled.shuffles), self._from_tokens)
+            else:
+                weights = self._jvm.apply(shuffled, self._sync[i])
+            chain.append(_Step(gradients, shuffled, weights.persist()))
+        return chain
+
+    def snapshot(self, copies: int) -> tuple[RawRDD, Blocks]:
+        """Every owner emits its lots."""
+        found = self._jvm.apply(self._owner_anchor, self._from_tokens).persist(copies)
+        found.start().get()
+        return found, found.blocks(self._owners)
+
+    def read(self) -> list[bytes]:
+        """Records or fingerprints, from the owners of the slices."""
+        return self._jvm.apply(self._owner_anchor, self._from_tokens).collect()
+
+    def everywhere(self) -> None:
+        """Runs the job on every replica's executor."""
+        self._jvm.apply(self._anchor, self._from_tokens).start().get()
+
+    def close(self) -> None:
+        """Drops all blocks of steps."""
+        self._drop()
+        for rdd in [*(r for step in self._ready for r in (step.gradients, step.weights)), self._last, self._pins]:
+            if rdd is not None:
+                rdd.unpersist()
+        self._ready, self._last, self._pins = [], None, None
+
+    def _drop(self) -> None:
+        for rdd in self._done:
+            rdd.unpersist()
+        self._done = []
