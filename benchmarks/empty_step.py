@@ -50,7 +50,8 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
             form=case["form"],
         )
         epochs = -(-steps // STEPS_PER_EPOCH)
-        history = trainer.fit({"features": features, "label": labels}, epochs=epochs, callbacks=[clock])
+        with peers.watching(clock.on_step):
+            history = trainer.fit({"features": features, "label": labels}, epochs=epochs, verbose=0)
         found |= {name: peers.timed(job, jobs).summary() for name, job in bare.items()}
         spark.stop()
     ours = step_time.summary_of(history, clock)

@@ -43,7 +43,7 @@ ENDS = 3  # samples at either end whose median counts
 
 
 class Sampler:
-    """A callback of the trainer that looks at JVMs, block store, disk and processes every `every` steps."""
+    """Looks at JVMs, block store, disk and processes every `every` steps: `with peers.watching(sampler.on_step)`."""
 
     def __init__(self, spark: Any, local_dir: str, every: int) -> None:
         self.sc = spark.sparkContext
@@ -53,9 +53,9 @@ class Sampler:
         self._due = every
         self._last = (0, time.perf_counter())
 
-    def on_step_end(self, state: Any) -> None:
-        """Called by the trainer; steps are reported some at a time, so a sample may come a few steps late."""
-        steps = state.step + 1
+    def on_step(self, record: Any) -> None:
+        """A step was recorded; that happens some at a time, so a sample may come a few steps late."""
+        steps = record.step + 1
         if steps < self._due:
             return
         self._due = (steps // self.every + 1) * self.every
@@ -177,7 +177,7 @@ def verdict(samples: list[dict[str, float]], settled: int) -> dict[str, Any]:
 def main() -> int:
     """The command line; returns 1 when something grew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=10000, help="steps of the run (10000)")
+    parser.add_argument("--steps", type=int, help="steps of the run (10000; with --quick 300)")
     parser.add_argument("--model", default="mlp", choices=list(models.SPECS), help="mlp")
     parser.add_argument("--replicas", type=int, default=2, help="2")
     parser.add_argument("--master", default="local[2]", help="local[2]")
@@ -190,7 +190,9 @@ def main() -> int:
     )
     parser.add_argument("--same-host", action="store_true", help="gradients through the host's memory")
     parser.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help="a further Spark setting")
+    parser.add_argument("--quick", action="store_true", help="a short run: shows that it works, and proves nothing")
     args = parser.parse_args()
+    args.steps = args.steps or (300 if args.quick else 10000)
 
     import torch
 
@@ -216,7 +218,8 @@ def main() -> int:
             form=args.form,
         )
         epochs = math.ceil(args.steps / math.ceil(args.rows / args.batch))
-        trainer.fit({"features": features, "label": labels}, epochs=epochs, callbacks=[sampler])
+        with peers.watching(sampler.on_step):
+            trainer.fit({"features": features, "label": labels}, epochs=epochs, verbose=0)
         # After the run nothing of it may be left.
         print(json.dumps({"after_fit": True, **sampler.measure()}), flush=True)
         spark.stop()

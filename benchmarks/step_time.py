@@ -62,7 +62,8 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
         )
         begun = time.perf_counter()
         data = {"features": features, "label": labels}
-        history = trainer.fit(data, epochs=math.ceil(steps * batch / rows), callbacks=[clock])
+        with peers.watching(clock.on_step):
+            history = trainer.fit(data, epochs=math.ceil(steps * batch / rows), verbose=0)
         fit_s = time.perf_counter() - begun
         spark.stop()
     return {"session_s": round(session_s, 1), "fit_s": round(fit_s, 1), **summary_of(history, clock)}

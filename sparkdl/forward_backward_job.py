@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from sparkdl.wire import Source
 def forward_backward(
     cache: RunCache,
     plan: Plan,
+    generation: int,
     settings: StepSettings,
     replica: int,
     weights: torch.Tensor,
@@ -54,6 +56,13 @@ def forward_backward(
         head = wire.header(wire.BUFFERS, settings.step, replica, 0, size)
         yield 0, [head, wire.view(sums.float_buffers), sums.raw_buffers] if len(rows) else empty
     bf16 = payload.wire == "bf16"
+    if plan.same_host and len(rows):
+        path = os.path.join(cache.directory, f"gradient-{generation}-{replica}")
+        parts = piece_parts(layout, sums.gradients, 0, layout.size, bf16)
+        cache.shared_gradient(path, create=True).write(settings.step, parts)
+        yield 0, [wire.header(wire.SHARED, settings.step, replica, 0, len(path.encode())), path.encode()]
+        cache.write_ms = (time.perf_counter() - began) * 1e3
+        return
     for piece in pieces(layout, plan.slices):
         head = wire.header(wire.GRADIENT, settings.step, replica, piece.start, piece.stop - piece.start, int(bf16))
         parts = piece_parts(layout, sums.gradients, piece.start, piece.stop, bf16) if len(rows) else []
@@ -77,7 +86,7 @@ class ForwardBackwardTask:
         began = time.perf_counter()
         read_weights(cache, self.plan, settings.step, source)
         timings = ((time.perf_counter() - began) * 1e3, 0.0)
-        items = forward_backward(cache, self.plan, settings, replica, cache.weights, cache.buffers, timings)
+        items = forward_backward(cache, self.plan, job.generation, settings, replica, cache.weights, cache.buffers, timings)
         for number, parts in items:
             yield [struct.pack(">q", number)]
             yield parts

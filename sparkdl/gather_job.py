@@ -11,9 +11,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from sparkdl import replica_cache, state_job, sync, wire
 from sparkdl.forward_backward_job import forward_backward
 from sparkdl.replica_cache import RunCache, job_settings
+from sparkdl.shared_gradient import sum_range
 from sparkdl.spark_internals import JVM, Blocks, RawRDD
 from sparkdl.step_settings import JobSettings, Plan, StepSettings, Submit
 from sparkdl.wire import Source
@@ -27,17 +30,14 @@ class GatherTask:
 
     def __call__(self, replica: int, source: Source) -> Iterator[wire.Parts]:
         job, plan = job_settings(), self.plan
-        if job.mode == "remove":
-            for _ in source:
-                pass
-            replica_cache.remove(plan.run)
-            return
         cache = replica_cache.get(plan.run)
         lots = range(cache.payload.plan.num_lots)
         if job.mode == "restore":
             state_job.restore(cache, job, lots, source)
             yield [wire.header(wire.START, job.version, replica)]
         elif job.mode == "records":
+            for _ in source:  # a task that leaves input behind costs Spark its worker
+                pass
             yield from state_job.read_records(cache, plan, job)
         elif job.mode == "digest":
             for _ in source:
@@ -53,7 +53,9 @@ class GatherTask:
                 state, settings = cache.state(job.generation), job.steps[self.position]
                 state.require(settings.step, lots)
                 weights, buffers = state.weights(settings.step), state.buffers(settings.step)
-                for _, parts in forward_backward(cache, plan, settings, replica, weights, buffers, timings):
+                for _, parts in forward_backward(
+                    cache, plan, job.generation, settings, replica, weights, buffers, timings
+                ):
                     yield parts
 
 
@@ -81,18 +83,20 @@ def _bring_forward(
     began = time.perf_counter()
     step, num_lots = previous.step, len(layout.lots)
     scale = total.scale()
+    shared = [cache.shared_gradient(total.shared[r]).read(step) for r in contributors if r in total.shared]
+
+    finished = False
+
+    def gradient(start: int, stop: int) -> torch.Tensor:
+        found = total.total[start:stop]
+        if finished:
+            return found
+        return sync.finish(payload, sum_range(shared, start, stop, found) if shared else found, scale)
+
+    clip = 1.0
     if payload.clip_norm is not None:
-        sync.finish(payload, total.total, scale)
-        clip = sync.clip_factor(payload, sync.square_norm(payload, range(num_lots), lambda a, b: total.total[a:b]))
-
-        def gradient(start: int, stop: int) -> Any:
-            return total.total[start:stop]
-    else:
-        clip = 1.0
-
-        def gradient(start: int, stop: int) -> Any:
-            return sync.finish(payload, total.total[start:stop], scale)
-
+        clip = sync.clip_factor(payload, sync.square_norm(payload, range(num_lots), gradient))
+        finished = True  # the norm went over all of it: nothing is to be finished twice
     # tasks of one executor share the work: each begins at another lot, and skips what is done
     first = replica * num_lots // plan.num_replicas
     order = [*range(first, num_lots), *range(first)]
@@ -123,7 +127,7 @@ class GatherForm:
         """Pins replica r to where token r is; state is kept by whoever holds a replica."""
         self.close()
         self._anchor = self._jvm.block_rdd(tokens)
-        self._first = self._jvm.block_rdd(Blocks(tokens.rdd_id, tokens.partitions[:1]))
+        self._first = self._jvm.block_rdd(tokens.only([0]))
 
     def restore(self, snapshot: Blocks | None) -> None:
         """Every executor takes the snapshot (or, without one, the payload's model or the job's file)."""
@@ -166,10 +170,6 @@ class GatherForm:
     def read(self) -> list[bytes]:
         """Records or fingerprints, from replica 0's executor."""
         return self._jvm.apply(self._first, self._from_tokens).collect()
-
-    def everywhere(self) -> None:
-        """Runs the job on every replica's executor."""
-        self._jvm.apply(self._anchor, self._from_tokens).start().get()
 
     def close(self) -> None:
         """Drops all blocks of steps."""

@@ -7,6 +7,7 @@ executor for a second job, and only the norms pass through the driver.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,11 +30,6 @@ class SyncTask:
 
     def __call__(self, number: int, source: Source) -> Iterator[wire.Parts]:
         job, plan = job_settings(), self.plan
-        if job.mode == "remove":
-            for _ in source:
-                pass
-            replica_cache.remove(plan.run)
-            return
         cache = replica_cache.get(plan.run)
         state = cache.state(job.generation)
         lots = owned_lots(cache, plan, number)
@@ -107,6 +103,7 @@ def _keep_shared(
 def _read_and_update(
     cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, number: int, source: Source
 ) -> None:
+    began = time.perf_counter()
     total = _read(cache, plan, settings, number, source)
     sync.update_lots(
         cache.payload,
@@ -118,6 +115,11 @@ def _read_and_update(
         1.0,
         settings.hyper,
     )
+    # the replicas could not know how long the sync would take: slice 0 speaks for all
+    place = cache.payload.record_names.index("update_ms")
+    total.records = {r: record.copy() for r, record in total.records.items()}
+    for record in total.records.values():
+        record[place] = (time.perf_counter() - began) * 1e3
     _keep_shared(cache, plan, job, settings, number, total)
 
 

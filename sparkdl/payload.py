@@ -43,6 +43,14 @@ class Payload:
         """What every replica reports of a step: sums first, then milliseconds."""
         return ("rows", "denominator", "loss_sum", *self.metrics, "read_ms", "update_ms", "compute_ms", "write_ms")
 
+    def initial_weights(self) -> torch.Tensor:
+        """fp32 [size]: the flat vector of the weights that the model came with."""
+        flat = torch.zeros(self.plan.layout.size)
+        parameters = dict(self.model.named_parameters())
+        for t in self.plan.layout.tensors:
+            flat[t.start : t.start + t.numel] = parameters[t.name].detach().reshape(-1)
+        return flat
+
 
 def pickle(payload: Payload) -> bytes:
     """The payload as bytes, user classes from ``__main__`` or a notebook by value.

@@ -81,10 +81,15 @@ class _FrameWriter:
 
         def parts() -> Iterator[dict[str, np.ndarray]]:
             first = 0
+            shapes: dict[str, tuple[int, ...]] = {}
             for batch in batches:
-                names = batch.schema.names
-                yield {n: columns_module.from_arrow(batch.column(i), n, first) for i, n in enumerate(names)}
+                part = {
+                    n: columns_module.from_arrow(batch.column(i), n, first, shapes.get(n))
+                    for i, n in enumerate(batch.schema.names)
+                }
+                shapes = {n: array.shape[1:] for n, array in part.items()}
                 first += batch.num_rows
+                yield part
 
         rows = write_replica(self.run, context.partitionId(), parts(), self.columns, self.payload)
         for _ in batches:  # after an error: Spark wants its input read to the end
@@ -157,11 +162,6 @@ def _write_columns(
                 if name not in files:
                     files[name] = open(os.path.join(directory, f"{len(files)}.bin"), "wb")  # noqa: SIM115 - closed below
                     shapes[name] = (array.dtype.str, array.shape[1:])
-                if array.shape[1:] != shapes[name][1] and size:
-                    raise ValueError(
-                        f"column {name!r} holds rows of shape {tuple(array.shape[1:])} and of shape {shapes[name][1]}; all rows "
-                        "need one shape: pad them"
-                    )
                 np.ascontiguousarray(array).tofile(files[name])
             if label and size:
                 values = part[label]
@@ -199,3 +199,21 @@ def read_tokens(tokens: RDD[Any]) -> list[ReplicaRows]:
     if not any(row.num_rows for row in rows):
         raise ConfigError("the training data have no rows")
     return rows
+
+
+def sample(frame: DataFrame, columns: Columns, num_rows: int) -> dict[str, np.ndarray]:
+    """The first rows of a DataFrame as arrays on the driver, for a try before anything else runs."""
+    found = frame.select(*columns.names).limit(num_rows).mapInArrow(_as_bytes, "batch binary").collect()
+    tables = [pa.ipc.open_stream(row[0]).read_all() for row in found]
+    if not sum(t.num_rows for t in tables):
+        raise ConfigError("the training data have no rows")
+    table = pa.concat_tables(t for t in tables if t.num_rows)
+    return {name: columns_module.from_arrow(table.column(name), name) for name in columns.names}
+
+
+def _as_bytes(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        yield pa.record_batch({"batch": [sink.getvalue().to_pybytes()]})

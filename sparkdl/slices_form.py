@@ -61,7 +61,7 @@ class SlicesForm:
         """Pins replica r to where token r is, and slice n to where token n is."""
         self.close()
         self._anchor = self._jvm.block_rdd(tokens)
-        self._owner_anchor = self._jvm.block_rdd(Blocks(tokens.rdd_id, tokens.partitions[: len(self._owners)]))
+        self._owner_anchor = self._jvm.block_rdd(tokens.only(self._owners))
         self._pins = self._jvm.apply(self._owner_anchor, self._pin).persist()
         self._pins.start().get()
 
@@ -130,10 +130,6 @@ class SlicesForm:
     def read(self) -> list[bytes]:
         """Records or fingerprints, from the owners of the slices."""
         return self._jvm.apply(self._owner_anchor, self._from_tokens).collect()
-
-    def everywhere(self) -> None:
-        """Runs the job on every replica's executor."""
-        self._jvm.apply(self._anchor, self._from_tokens).start().get()
 
     def close(self) -> None:
         """Drops all blocks of steps."""

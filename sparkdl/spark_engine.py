@@ -23,8 +23,11 @@ from sparkdl import wire
 from sparkdl.errors import ClusterError, TrainingError
 from sparkdl.payload import Payload
 from sparkdl.replica_data_job import ReplicaRows, read_tokens
-from sparkdl.spark_internals import JVM, Blocks, RawRDD
+from sparkdl.spark_internals import JVM, Blocks, RawRDD, works
+from sparkdl.spark_public import Public
+from sparkdl.state_job import RemoveTask
 from sparkdl.step_settings import PROPERTY, JobSettings, Plan, StepSettings
+from sparkdl.training_loop import StepReport
 
 logger = logging.getLogger("sparkdl")
 
@@ -56,9 +59,6 @@ class Form(Protocol):
     def read(self) -> list[bytes]:
         """Small items of all owners of state: records or fingerprints."""
 
-    def everywhere(self) -> None:
-        """Runs a job on every executor that has a replica."""
-
     def close(self) -> None:
         """Drops all blocks of steps."""
 
@@ -71,21 +71,16 @@ class Durable(NamedTuple):
     before: StepSettings | None
 
 
-class StepRecord:
-    """What happened in one step: [replicas, fields] as :attr:`Payload.record_names`, and the driver's seconds."""
-
-    def __init__(self, settings: StepSettings, values: np.ndarray, seconds: float):
-        self.settings, self.values, self.seconds = settings, values, seconds
-
-
 class SparkEngine:
     """One run on a cluster. ``make_tokens`` gives a fresh RDD of data tokens, as often as they must be placed anew."""
 
-    def __init__(self, sc: SparkContext, payload: Payload, make_tokens: Callable[[], RDD[Any]]):
-        self.sc, self.payload = sc, payload
-        self.jvm = JVM(sc)
+    def __init__(self, sc: SparkContext, run: str, payload: Payload, make_tokens: Callable[[], RDD[Any]]):
+        self.sc, self.run_id, self.payload = sc, run, payload
+        self.jvm: Any = connect(sc)
         self.events: list[tuple[int, str]] = []
         self.version = 0  # what the next step starts from
+        self.form: Form | None = None
+        self._show: Callable[[str], None] = logger.warning
         self._make_tokens = make_tokens
         self._tokens: RDD[Any] | None = None
         self._generation = 0
@@ -106,45 +101,52 @@ class SparkEngine:
     def place(self) -> list[ReplicaRows]:
         """Writes the replicas' rows to the executors, persisting one token for each; returns what the tokens say."""
         self.describe("sparkdl: rows to their replicas")
+        self.sc.setLocalProperty("spark.jobGroup.id", f"sparkdl-{self.run_id}")
         if self._tokens is not None:
-            self._tokens._jrdd.unpersist(False)
+            self._tokens.unpersist()
         self._tokens = self._make_tokens()
-        self._tokens._jrdd.persist(self.jvm.level(1))
+        self._token_blocks = self.jvm.keep(self._tokens)
         self._num_executors = self._count_executors()
         return read_tokens(self._tokens)
 
-    def begin(self, plan: Plan, form: Form) -> None:
-        """Puts the payload's model in place as version 0."""
-        self.plan, self.form = plan, form
+    def begin(self, plan: Plan, form: Form, show: Callable[[str], None]) -> None:
+        """Puts the payload's model in place as version 0. ``show`` is told of what is out of the ordinary."""
+        self.plan, self.form, self._show = plan, form, show
         self._anchor()
         self.submit("sparkdl: first weights", JobSettings("restore", 0, []), lambda: form.restore(None))
 
+    def cancel(self) -> None:
+        """Stops whatever still runs for this run."""
+        self.sc.cancelJobGroup(f"sparkdl-{self.run_id}")
+
     def close(self) -> None:
         """Removes everything that the run keeps on the cluster."""
-        try:
-            self.submit("sparkdl: clean up", JobSettings("remove", self._generation, []), self.form.everywhere)
-        except FAILURES:
-            logger.debug("cleaning up failed", exc_info=True)  # the files go with the executors
-        self.form.close()
-        for rdd in (self._snapshot[0] if self._snapshot else None,):
-            if rdd is not None:
-                rdd.unpersist()
+        if self.form is not None:
+            self.form.close()
+        if self._snapshot is not None:
+            self._snapshot[0].unpersist()
         if self._tokens is not None:
-            self._tokens._jrdd.unpersist(False)
+            self.describe("sparkdl: clean up")
+            try:
+                remove = self.jvm.function(RemoveTask(self.run_id), "tokens")
+                self.jvm.apply(self.jvm.block_rdd(self._token_blocks), remove).start().get()
+            except FAILURES:
+                logger.debug("cleaning up failed", exc_info=True)  # the files go with the executors
+            self._tokens.unpersist()
         self._directory.cleanup()
-        self.sc.setLocalProperty(PROPERTY, None)  # type: ignore[arg-type]
-        self.sc.setJobDescription(None)  # type: ignore[arg-type]
+        for key in (PROPERTY, "spark.job.description", "spark.jobGroup.id"):
+            self.sc.setLocalProperty(key, None)  # type: ignore[arg-type]  # None removes it
 
     # --- steps
 
-    def run(self, steps: Sequence[StepSettings]) -> list[StepRecord]:
+    def run(self, steps: Sequence[StepSettings]) -> list[StepReport]:
         """Runs steps (more than one: as one Spark job). Returns the records of all steps since the last snapshot when
         one has become due, else nothing."""
         self._log += steps
         self._guarded(lambda: None, len(steps))
         return self.mark() if self.version - self._snapshot_version >= self._interval else []
 
-    def mark(self) -> list[StepRecord]:
+    def mark(self) -> list[StepReport]:
         """Takes a snapshot now; returns the records of the steps since the last one."""
         if self.version == self._snapshot_version:
             return []
@@ -199,7 +201,7 @@ class SparkEngine:
             self._seconds[step.step] = seconds / len(steps)
         self.version += len(steps)
 
-    def _mark(self) -> list[StepRecord]:
+    def _mark(self) -> list[StepReport]:
         copies = 2 if self._num_executors > 1 else 1
         name = f"step {self.version}: snapshot"
         new = self.submit(name, self._job("snapshot", version=self.version), lambda: self.form.snapshot(copies))
@@ -215,14 +217,14 @@ class SparkEngine:
         self._keep_durable()
         return records
 
-    def _records(self, items: list[bytes]) -> list[StepRecord]:
+    def _records(self, items: list[bytes]) -> list[StepReport]:
         values: dict[int, np.ndarray] = {}
         for item in items:
             head = wire.unpack(item)
             values[head.version] = np.frombuffer(item[wire.HEADER_BYTES :], np.float64).reshape(
                 self.plan.num_replicas, -1
             )
-        return [StepRecord(s, values[s.step], self._seconds[s.step]) for s in self._log if s.step in values]
+        return [StepReport(s, values[s.step], self._seconds[s.step]) for s in self._log if s.step in values]
 
     def _read_state(self) -> tuple[dict[int, bytes], list[bytes]]:
         assert self._snapshot is not None
@@ -290,8 +292,7 @@ class SparkEngine:
         self._anchor()
 
     def _anchor(self) -> None:
-        assert self._tokens is not None
-        self.form.anchor(Blocks(int(self._tokens._jrdd.id()), list(range(self.plan.num_replicas))))
+        self.form.anchor(self._token_blocks)
 
     def _restore(self) -> None:
         if self._snapshot is not None:
@@ -317,7 +318,7 @@ class SparkEngine:
 
     def _note(self, text: str) -> None:
         self.events.append((self.version, text))
-        logger.warning("%s", text)
+        self._show(text)
 
     def _is_local(self) -> bool:
         return self.sc.master.startswith("local") and not self.sc.master.startswith("local-cluster")
@@ -331,6 +332,14 @@ class SparkEngine:
         time.sleep(0.2)
         while not self._is_local() and self._count_executors() < self._num_executors and time.monotonic() < deadline:
             time.sleep(0.2)
+
+
+def connect(sc: SparkContext) -> JVM | Public:
+    """The fast private operations, or, where their self-test fails, the public ones."""
+    if works(sc):
+        return JVM(sc)
+    logger.warning("sparkdl does not know the inside of Spark %s; it trains by public calls alone, more slowly", sc.version)
+    return Public(sc)
 
 
 def failure_text(error: Exception) -> str:

@@ -7,14 +7,17 @@ persisted blocks without lineage, and jobs that run while the next one is being 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from pyspark import SparkContext
+from pyspark import RDD, SparkContext
 from pyspark.serializers import NoOpSerializer, Serializer, SpecialLengths, read_int, write_int
 
 from sparkdl import wire
 from sparkdl.wire import Header
+
+logger = logging.getLogger("sparkdl")
 
 TaskFunction = Callable[[int, "SocketSource"], Iterator[wire.Parts]]
 
@@ -89,6 +92,10 @@ class Blocks:
     def __init__(self, rdd_id: int, partitions: list[int]):
         self.rdd_id, self.partitions = rdd_id, partitions
 
+    def only(self, partitions: list[int]) -> Blocks:
+        """Some of them."""
+        return Blocks(self.rdd_id, partitions)
+
 
 class Parent(NamedTuple):
     """What a task function is applied to: a Scala RDD, and the shuffles that were made for it alone."""
@@ -138,6 +145,8 @@ class RawRDD:
 class JVM:
     """Class handles, looked up once: a py4j call is 20 microseconds, looking up a class a millisecond."""
 
+    gather_only = False
+
     def __init__(self, sc: SparkContext):
         self._sc = sc
         jvm: Any = sc._jvm
@@ -153,6 +162,12 @@ class JVM:
         self._levels: dict[int, Any] = {}
         self._tag = jvm.scala.reflect.ClassTag.apply(jvm.java.lang.Class.forName("[B"))
         self._java_rdd = jvm.org.apache.spark.api.java.JavaRDD
+
+    def keep(self, tokens: RDD[Any]) -> Blocks:
+        """Persists an RDD of one token a partition."""
+        jrdd = tokens._jrdd  # type: ignore[attr-defined]
+        jrdd.persist(self.level(1))
+        return Blocks(int(jrdd.id()), list(range(int(jrdd.getNumPartitions()))))
 
     def level(self, copies: int) -> Any:
         """Memory and disk, deserialized, so many copies."""
@@ -210,3 +225,43 @@ class JVM:
         """All items of some blocks, one partition at a time, through a local socket: for state on its way to disk."""
         served = self.python_rdd.toLocalIteratorAndServe(self.block_rdd(blocks).rdd, False)
         yield from _local_iterator_from_socket(served, NoOpSerializer())
+
+
+class _Echo:
+    """The self-test's task: passes its items on, one more byte on each."""
+
+    def __call__(self, split: int, source: SocketSource) -> Iterator[wire.Parts]:
+        yield [wire.header(wire.STATE, 1, split, 0, 1), b"x"]
+        for head in source:
+            yield [wire.header(wire.STATE, head.version + 1, split, 0, head.count + 1), wire.read(source, head) + b"y"]
+
+
+_tested: dict[str, bool] = {}  # application id -> whether the private calls work there
+
+
+def works(sc: SparkContext) -> bool:
+    """Runs every private operation once on a few bytes: False if this Spark is not as this module thinks."""
+    application = sc.applicationId
+    if application not in _tested:
+        try:
+            _tested[application] = _try(JVM(sc))
+        except Exception:
+            logger.debug("the self-test of the private calls failed", exc_info=True)
+            _tested[application] = False
+    return _tested[application]
+
+
+def _try(jvm: JVM) -> bool:
+    sc = jvm._sc
+    sc.setJobDescription("sparkdl: self-test")
+    tokens = sc.parallelize([0, 1], 2)
+    kept = jvm.keep(tokens)
+    tokens.count()
+    first = jvm.apply(jvm.block_rdd(kept), jvm.function(_Echo(), "tokens")).persist()
+    second = jvm.apply(jvm.beside(jvm.block_rdd(kept), first.blocks([0, 1])), jvm.function(_Echo(), "pairs"))
+    first.start().get()
+    found = sorted(item[wire.HEADER_BYTES :] for item in second.collect())
+    streamed = sorted(item[wire.HEADER_BYTES :] for item in jvm.items(first.blocks([0, 1])))
+    first.unpersist()
+    tokens._jrdd.unpersist(False)  # type: ignore[attr-defined]
+    return found == [b"x", b"x", b"xy", b"xy", b"xy", b"xy"] and streamed == [b"x", b"x"]

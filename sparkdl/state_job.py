@@ -9,26 +9,15 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from pyspark import SparkFiles
 
-from sparkdl import wire
+from sparkdl import replica_cache, wire
 from sparkdl.payload import read_buffers
 from sparkdl.replica_cache import RECORDED_STEPS, RunCache
 from sparkdl.step_settings import JobSettings, Plan
 from sparkdl.versioned_state import VersionedState
 from sparkdl.wire import FileSource, Source
-
-
-def initial_weights(cache: RunCache) -> torch.Tensor:
-    """fp32 [size]: the weights that the payload's model came with."""
-    layout = cache.payload.plan.layout
-    flat = torch.zeros(layout.size)
-    parameters = dict(cache.payload.model.named_parameters())
-    for t in layout.tensors:
-        flat[t.start : t.start + t.numel] = parameters[t.name].detach().reshape(-1)
-    return flat
 
 
 def restore(cache: RunCache, job: JobSettings, lots: Sequence[int], source: Source) -> None:
@@ -45,7 +34,7 @@ def restore(cache: RunCache, job: JobSettings, lots: Sequence[int], source: Sour
         elif size := wire.payload_bytes(head):
             source.readinto(memoryview(bytearray(size)))
     if job.version == 0 and not state.has(0, lots):
-        flat = initial_weights(cache)
+        flat = cache.payload.initial_weights()
         for lot in lots:
             if lot == len(state.plan.layout.lots):
                 floats, raw = read_buffers(cache.payload.model)
@@ -90,3 +79,16 @@ def read_records(cache: RunCache, plan: Plan, job: JobSettings) -> Iterator[wire
         slot = ring[step % RECORDED_STEPS]
         if (slot[:, -1] == step + 1).all():
             yield [wire.header(wire.RECORD, step, 0, 0, slot[:, :-1].size), wire.bytes_of(slot[:, :-1])]
+
+
+class RemoveTask:
+    """Deletes the run's files on the executor."""
+
+    def __init__(self, run: str):
+        self.run = run
+
+    def __call__(self, replica: int, source: Source) -> Iterator[wire.Parts]:
+        for _ in source:
+            pass
+        replica_cache.remove(self.run)
+        yield from ()

@@ -29,6 +29,7 @@ class GradientSum:
         self.total = torch.zeros(stop - start)
         self._scratch = torch.empty(0)
         self.records: dict[int, np.ndarray] = {}
+        self.shared: dict[int, str] = {}  # replica -> the file its gradient is in, with same-host sharing
         self._floats: dict[int, torch.Tensor] = {}
         self._raw: dict[int, bytes] = {}
         self._num_replicas = num_replicas
@@ -46,7 +47,9 @@ class GradientSum:
         """
         self._contributors = contributors
         self._next.clear()
+        self._early.clear()
         self.records.clear()
+        self.shared.clear()
         self._floats.clear()
         self._raw.clear()
         started: int | None = None
@@ -60,6 +63,8 @@ class GradientSum:
                 raise StateLost(f"a gradient of step {head.version} came in where one of step {version} was expected")
             if head.kind == wire.GRADIENT:
                 self._add(source, head)
+            elif head.kind == wire.SHARED:
+                self.shared[head.replica] = wire.read(source, head).decode()
             elif head.kind == wire.RECORD:
                 self.records[head.replica] = np.frombuffer(wire.read(source, head), np.float64)
             elif head.kind == wire.BUFFERS:

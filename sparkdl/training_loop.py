@@ -1,0 +1,215 @@
+"""The steps and epochs of a run, written once: on an engine of Spark jobs it is the product, on :class:`Twin` the
+single process that every run must equal bit for bit."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+
+from sparkdl import sync, wire
+from sparkdl.errors import ConfigError
+from sparkdl.history import History, StepRecord
+from sparkdl.optim import Hyper, SliceOptimizer, changed, hyper_of
+from sparkdl.payload import Payload, load_buffers, read_buffers
+from sparkdl.replica import Replica, piece_parts
+from sparkdl.slices import pieces
+from sparkdl.step_settings import Plan, StepSettings
+from sparkdl.versioned_state import VersionedState
+
+
+class StepReport(NamedTuple):
+    """What an engine tells of a step: float64 [replicas, fields] as :attr:`Payload.record_names`, and its seconds."""
+
+    settings: StepSettings
+    values: np.ndarray
+    seconds: float
+
+
+class Engine(Protocol):
+    """Where steps run."""
+
+    def run(self, steps: Sequence[StepSettings]) -> list[StepReport]:
+        """Runs steps; returns reports of them and of earlier ones, at its own convenience."""
+
+    def mark(self) -> list[StepReport]:
+        """Returns all reports that are still out."""
+
+
+class Schedule:
+    """Learning rates and other hyperparameters of every step: the scheduler, driven on a stand-in optimizer."""
+
+    def __init__(self, optimizer: Optimizer, scheduler: Callable[[Optimizer], Any] | None, start: Hyper):
+        self._optimizer, self._start = optimizer, start
+        self._scheduler = None if scheduler is None else scheduler(optimizer)
+        if isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            raise ConfigError(
+                "ReduceLROnPlateau waits for a metric, but schedulers here step once a step; use OneCycleLR, "
+                "CosineAnnealingLR, LambdaLR or another that counts steps"
+            )
+        if self._scheduler is not None and not callable(getattr(self._scheduler, "step", None)):
+            raise ConfigError(
+                f"scheduler={scheduler!r} returned {type(self._scheduler).__name__}, which has no step(); pass "
+                "f(optimizer) -> torch.optim.lr_scheduler.LRScheduler"
+            )
+
+    def next(self) -> tuple[Hyper, float]:
+        """What differs from the optimizer's template in the next step, and the first group's learning rate."""
+        now = hyper_of(self._optimizer)
+        if self._scheduler is not None:
+            with warnings.catch_warnings():
+                # the stand-in never steps on real gradients: the slices do
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+                self._scheduler.step()
+        return changed(now, self._start), float(now[0].get("lr", float("nan")))
+
+
+def train(
+    engine: Engine,
+    plan: Plan,
+    schedule: Schedule,
+    epochs: int,
+    steps_per_job: int,
+    metrics: Sequence[str],
+    history: History,
+    on_step: Callable[[StepRecord], None],
+    on_epoch: Callable[[int], Mapping[str, float]],
+) -> None:
+    """Runs ``epochs`` epochs. ``on_step`` sees every step's record once; ``on_epoch`` returns validation values."""
+    rates: dict[int, float] = {}
+
+    def report(reports: Sequence[StepReport]) -> None:
+        for r in reports:
+            on_step(history.add_step(**record(r, plan, rates.pop(r.settings.step), metrics)))
+
+    for epoch in range(epochs):
+        began = time.perf_counter()
+        for first in range(0, plan.steps_per_epoch, steps_per_job):
+            steps = []
+            for index in range(first, min(first + steps_per_job, plan.steps_per_epoch)):
+                step = epoch * plan.steps_per_epoch + index
+                hyper, rates[step] = schedule.next()
+                steps.append(StepSettings(step, epoch, index, hyper))
+            report(engine.run(steps))
+        report(engine.mark())
+        history.add_epoch(epoch, time.perf_counter() - began, on_epoch(epoch))
+
+
+def record(report: StepReport, plan: Plan, rate: float, metrics: Sequence[str]) -> dict[str, Any]:
+    """A step's values as :meth:`History.add_step` takes them: sums and counts over replicas, divided once."""
+    sums = report.values.sum(axis=0)
+    rows, denominator, loss_sum = sums[:3]
+    read, update, compute, write = report.values[:, 3 + len(metrics) :].T
+    compute_ms = float(compute.max())
+    sync_ms = float((read + update + write).max())
+    return {
+        "step": report.settings.step,
+        "epoch": report.settings.epoch,
+        "rows": int(rows),
+        "seconds": report.seconds,
+        "loss": float(loss_sum / denominator) if denominator else 0.0,
+        "lr": rate,
+        "compute_ms": compute_ms,
+        "sync_ms": sync_ms,
+        "scheduling_ms": max(0.0, report.seconds * 1e3 - compute_ms - sync_ms),
+        "metrics": {name: float(sums[3 + i] / rows) for i, name in enumerate(metrics)},
+    }
+
+
+class Twin:
+    """An engine in this process: what the Spark jobs compute, one replica after the other, without Spark.
+
+    data: for every replica its columns.
+    """
+
+    def __init__(self, payload: Payload, plan: Plan, data: Sequence[Mapping[str, np.ndarray]]):
+        self.payload, self.plan, self._data = payload, plan, data
+        self._replica = Replica(payload)
+        self._optimizer = SliceOptimizer(payload.template.blank)
+        self._directory = tempfile.TemporaryDirectory(prefix="sparkdl-twin-")
+        self.state = VersionedState(os.path.join(self._directory.name, "state"), payload.plan)
+        flat = payload.initial_weights()
+        for lot in range(len(payload.plan.layout.lots)):
+            start, stop = payload.plan.layout.lot_bounds(lot)
+            self.state.set_weights(lot, 0, flat[start:stop])
+        if payload.plan.has_buffers:
+            self.state.set_buffers(0, *read_buffers(payload.model))
+        self.version = 0
+
+    def run(self, steps: Sequence[StepSettings]) -> list[StepReport]:
+        """Every step at once reported."""
+        return [self._step(settings) for settings in steps]
+
+    def mark(self) -> list[StepReport]:
+        """Nothing is ever out."""
+        return []
+
+    def _step(self, settings: StepSettings) -> StepReport:
+        payload, plan, layout = self.payload, self.plan, self.payload.plan.layout
+        began = time.perf_counter()
+        items: list[bytes] = []
+        for replica, data in enumerate(self._data):
+            rows = plan.rows(settings, replica)
+            self._replica.bind(self.state.weights(settings.step))
+            arrays = {name: column[rows] for name, column in data.items()}
+            sums = self._replica.forward_backward(
+                arrays, plan.rows_in_step(settings.index), settings.step, replica, self.state.buffers(settings.step)
+            )
+            items.append(_item(wire.header(wire.RECORD, settings.step, replica, 0, len(sums.record)), [sums.record.tobytes()]))
+            if not len(rows):
+                continue
+            if payload.plan.has_buffers:
+                parts: wire.Parts = [wire.view(sums.float_buffers), sums.raw_buffers]
+                size = sum(len(p) for p in parts)
+                items.append(_item(wire.header(wire.BUFFERS, settings.step, replica, 0, size), parts))
+            bf16 = payload.wire == "bf16"
+            for piece in pieces(layout, plan.slices):
+                head = wire.header(
+                    wire.GRADIENT, settings.step, replica, piece.start, piece.stop - piece.start, int(bf16)
+                )
+                items.append(_item(head, piece_parts(layout, sums.gradients, piece.start, piece.stop, bf16)))
+        total = sync.GradientSum(0, layout.size, plan.num_replicas, payload.plan.num_buffer_floats)
+        total.read(wire.BytesSource(items), settings.step, plan.contributors(settings.index))
+        sync.finish(payload, total.total, total.scale())
+
+        def gradient(start: int, stop: int) -> torch.Tensor:
+            return total.total[start:stop]
+
+        lots = range(len(layout.lots))
+        clip = sync.clip_factor(payload, sync.square_norm(payload, lots, gradient) if payload.clip_norm else [])
+        sync.update_lots(payload, self.state, self._optimizer, lots, settings.step, gradient, clip, settings.hyper)
+        if (buffers := total.buffers()) is not None:
+            self.state.set_buffers(settings.step + 1, *buffers)
+        self.version = settings.step + 1
+        values = np.stack([total.records[r] for r in range(plan.num_replicas)])
+        return StepReport(settings, values, time.perf_counter() - began)
+
+
+def _item(head: bytes, parts: wire.Parts) -> bytes:
+    return b"".join([head, *(bytes(p) for p in parts)])
+
+
+def load_state(payload: Payload, lots: Mapping[int, bytes], model: torch.nn.Module) -> None:
+    """Puts weights and buffers, as lots' bytes (see :meth:`VersionedState.parts`), into a model."""
+    plan = payload.plan
+    flat = torch.zeros(plan.layout.size)
+    for lot in range(len(plan.layout.lots)):
+        start, stop = plan.layout.lot_bounds(lot)
+        flat[start:stop] = torch.frombuffer(bytearray(lots[lot][: (stop - start) * 4]), dtype=torch.float32)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for t in plan.layout.tensors:
+            parameters[t.name].copy_(flat[t.start : t.start + t.numel].view(t.shape))
+        if plan.has_buffers:
+            data = bytearray(lots[len(plan.layout.lots)])
+            skip = -(-plan.num_buffer_floats * 4 // 64) * 64
+            floats = torch.frombuffer(data, dtype=torch.float32, count=plan.num_buffer_floats) if skip else torch.empty(0)
+            raw = torch.frombuffer(data, dtype=torch.uint8, offset=skip) if plan.num_buffer_bytes else torch.empty(0)
+            load_buffers(model, floats, raw)
