@@ -133,7 +133,8 @@ def _plain(value: Any) -> Any:
 
 def changed(now: Hyper, start: Hyper) -> Hyper:
     """What of ``now`` differs from ``start``: all that a step has to carry, since tasks know the template."""
-    return [{k: v for k, v in a.items() if b.get(k) != v} for a, b in zip(now, start, strict=True)]
+    # keys that only the scheduler put there (initial_lr) mean nothing to the optimizer
+    return [{k: v for k, v in a.items() if k in b and b[k] != v} for a, b in zip(now, start, strict=True)]
 
 
 class Entry(NamedTuple):

@@ -82,6 +82,7 @@ class Replica:
         for name in self._frozen:
             parameters[name].requires_grad_(False)
         self._parameters = [parameters[t.name] for t in payload.plan.layout.tensors]
+        self._norms = [m for m in self.model.modules() if isinstance(m, torch.nn.BatchNorm1d)]
         self._loss = copy.deepcopy(payload.loss)
         if isinstance(self._loss, torch.nn.Module):
             self._loss = self._loss.to(self.device)
@@ -134,6 +135,11 @@ class Replica:
         for parameter in self._parameters:
             parameter.grad = None
         for part in _microbatches(arrays, payload.accumulate):
+            # BatchNorm1d cannot normalise a single row by itself, and the last step of an epoch may leave a replica
+            # just one: it is normalised by the running statistics then
+            alone = len(next(iter(part.values()))) == 1
+            for norm in self._norms:
+                norm.train(not alone)
             self._backward(Batch(payload, part, self.device), rows_in_step, record)
         gradients = [None if p.grad is None else p.grad.detach().to("cpu").contiguous() for p in self._parameters]
         floats, raw = read_buffers(self.model)

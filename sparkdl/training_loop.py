@@ -4,7 +4,6 @@ single process that every run must equal bit for bit."""
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -126,15 +125,14 @@ def record(report: StepReport, plan: Plan, rate: float, metrics: Sequence[str]) 
 class Twin:
     """An engine in this process: what the Spark jobs compute, one replica after the other, without Spark.
 
-    data: for every replica its columns.
+    data: for every replica its columns. directory: for the file of state.
     """
 
-    def __init__(self, payload: Payload, plan: Plan, data: Sequence[Mapping[str, np.ndarray]]):
+    def __init__(self, payload: Payload, plan: Plan, data: Sequence[Mapping[str, np.ndarray]], directory: str):
         self.payload, self.plan, self._data = payload, plan, data
         self._replica = Replica(payload)
         self._optimizer = SliceOptimizer(payload.template.blank)
-        self._directory = tempfile.TemporaryDirectory(prefix="sparkdl-twin-")
-        self.state = VersionedState(os.path.join(self._directory.name, "state"), payload.plan)
+        self.state = VersionedState(os.path.join(directory, "state"), payload.plan)
         flat = payload.initial_weights()
         for lot in range(len(payload.plan.layout.lots)):
             start, stop = payload.plan.layout.lot_bounds(lot)

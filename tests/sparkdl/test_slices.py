@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -52,7 +53,9 @@ def test_tensors_lie_one_after_the_other_by_group_then_in_the_models_order(
     given_parameters: list[tuple[str, tuple[int, ...], int]], elementwise: bool
 ) -> None:
     found = slices.layout(given_parameters, elementwise)
-    assert [(t.group, int(t.name[1:])) for t in found.tensors] == sorted((g, int(n[1:])) for n, _, g in given_parameters)
+    assert [(t.group, int(t.name[1:])) for t in found.tensors] == sorted(
+        (g, int(n[1:])) for n, _, g in given_parameters
+    )
     of_name = {name: (shape, group) for name, shape, group in given_parameters}
     position = 0
     for t in found.tensors:
@@ -113,7 +116,7 @@ def test_cut_gives_runs_of_lots_that_cover_all_and_are_never_empty(found: slices
     assert cut[0][0] == 0
     assert cut[-1][1] == len(found.lots)
     assert all(first < last for first, last in cut)
-    assert all(before[1] == after[0] for before, after in zip(cut, cut[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in pairwise(cut))
 
 
 @law

@@ -20,7 +20,9 @@ steps = st.builds(StepSettings, counts, counts, counts, hypers)
 
 @law
 @given(
-    st.builds(JobSettings, st.sampled_from(["step", "snapshot"]), counts, st.lists(steps, max_size=3), st.none() | steps)
+    st.builds(
+        JobSettings, st.sampled_from(["step", "snapshot"]), counts, st.lists(steps, max_size=3), st.none() | steps
+    )
 )
 def test_loads_is_the_inverse_of_dumps(job: JobSettings) -> None:
     assert JobSettings.loads(job.dumps()) == job

@@ -19,8 +19,8 @@ ELEMENT_BYTES = {wire.GRADIENT: 4, wire.SUM: 4, wire.WEIGHTS: 4, wire.RECORD: 8}
 
 @law
 @given(
-    st.sampled_from(KINDS), st.integers(-1, 2**62), st.integers(0, 2**31 - 1), st.integers(0, 2**62), st.integers(0, 2**62),
-    st.integers(0, 1), st.binary(max_size=9),
+    st.sampled_from(KINDS), st.integers(-1, 2**62), st.integers(0, 2**31 - 1), st.integers(0, 2**62),
+    st.integers(0, 2**62), st.integers(0, 1), st.binary(max_size=9),
 )  # fmt: skip
 def test_unpack_is_the_inverse_of_header(
     kind: int, version: int, replica: int, start: int, count: int, dtype: int, payload: bytes
