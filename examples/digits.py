@@ -18,10 +18,12 @@ from sparkdl import Trainer
 
 
 def accuracy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The share of rows whose largest output is at their label."""
     return (output.argmax(dim=1) == target).float().mean()
 
 
 def main() -> None:
+    """Trains, evaluates, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -32,7 +34,9 @@ def main() -> None:
     pixels = (pixels / 16.0).astype(np.float32)
     train_x, test_x, train_y, test_y = train_test_split(pixels, labels, test_size=0.2, random_state=0, stratify=labels)
 
-    model = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(128, 10))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(128, 10)
+    )
     trainer = Trainer(
         model,
         loss=torch.nn.CrossEntropyLoss(),

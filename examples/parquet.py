@@ -34,6 +34,7 @@ def write_rows(folder: Path) -> None:
 
 
 def main() -> None:
+    """Writes rows unless given some, trains on them, predicts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="Parquet files with the columns of scikit-learn's diabetes data")
     parser.add_argument("--epochs", type=int, default=20)

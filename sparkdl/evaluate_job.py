@@ -54,7 +54,9 @@ def evaluate(data: DataFrame | Arrays, model: torch.nn.Module, payload: Payload,
 
     Raises ConfigError: no rows, or rows and metrics that cannot be used. TrainingError: user code failed in a task.
     """
-    payload = dataclasses.replace(payload, model=model)
+    # without the places of parameters: nothing is trained, so any model will do
+    nothing = payload.plan._replace(layout=payload.plan.layout._replace(tensors=()))
+    payload = dataclasses.replace(payload, model=model, plan=nothing)
     if payload.step_fn is not None and (objects := [n for n, m in payload.metrics.items() if is_object(m)]):
         raise ConfigError(
             f"{', '.join(map(repr, objects))} need outputs and labels, but with step_fn only step_fn does. "

@@ -39,9 +39,7 @@ def forward_backward(
     rows = plan.rows(settings, replica)
     arrays = {name: column[rows] for name, column in cache.data(replica).items()}
     cache.replica.bind(weights)
-    sums = cache.replica.forward_backward(
-        arrays, plan.rows_in_step(settings.index), settings.step, replica, buffers
-    )
+    sums = cache.replica.forward_backward(arrays, plan.rows_in_step(settings.index), settings.step, replica, buffers)
     names = payload.record_names
     sums.record[names.index("read_ms")], sums.record[names.index("update_ms")] = timings
     sums.record[names.index("compute_ms")] = (time.perf_counter() - began) * 1e3
@@ -50,7 +48,7 @@ def forward_backward(
     for number in range(len(plan.slices)):
         head = wire.header(wire.RECORD, settings.step, replica, 0, len(sums.record))
         yield number, [head, wire.bytes_of(sums.record)]
-    empty = [wire.header(wire.EMPTY, settings.step, replica)]
+    empty: wire.Parts = [wire.header(wire.EMPTY, settings.step, replica)]
     if payload.plan.has_buffers:
         size = sums.float_buffers.numel() * 4 + len(sums.raw_buffers)
         head = wire.header(wire.BUFFERS, settings.step, replica, 0, size)
@@ -80,13 +78,16 @@ class ForwardBackwardTask:
         self.plan, self.position = plan, position
 
     def __call__(self, replica: int, source: Source) -> Iterator[wire.Parts]:
+        """See :data:`sparkdl.spark_internals.TaskFunction`."""
         job = job_settings()
         settings = job.steps[self.position]
         cache = replica_cache.get(self.plan.run)
         began = time.perf_counter()
         read_weights(cache, self.plan, settings.step, source)
         timings = ((time.perf_counter() - began) * 1e3, 0.0)
-        items = forward_backward(cache, self.plan, job.generation, settings, replica, cache.weights, cache.buffers, timings)
+        items = forward_backward(
+            cache, self.plan, job.generation, settings, replica, cache.weights, cache.buffers, timings
+        )
         for number, parts in items:
             yield [struct.pack(">q", number)]
             yield parts
@@ -99,8 +100,8 @@ def read_weights(cache: RunCache, plan: Plan, version: int, source: Source) -> N
         if head.version != version:
             raise StateLost(f"weights of step {head.version} came in where those of step {version} were expected")
         if head.kind == wire.WEIGHTS:
-            source.readinto(wire.view(cache.weights[head.start : head.start + head.count]))
-            elements += head.count
+            source.readinto(wire.view(cache.weights[head.start : head.start + head.size]))
+            elements += head.size
         elif head.kind == wire.BUFFERS:
             data = wire.read(source, head)
             floats, raw = cache.buffers

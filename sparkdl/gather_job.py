@@ -29,6 +29,7 @@ class GatherTask:
         self.plan, self.position = plan, position
 
     def __call__(self, replica: int, source: Source) -> Iterator[wire.Parts]:
+        """See :data:`sparkdl.spark_internals.TaskFunction`."""
         job, plan = job_settings(), self.plan
         cache = replica_cache.get(plan.run)
         lots = range(cache.payload.plan.num_lots)

@@ -84,8 +84,8 @@ def template(make_optimizer: MakeOptimizer | Optimizer, model: torch.nn.Module) 
         for p in group["params"]:
             if id(p) not in names:
                 raise ConfigError(
-                    f"parameter group {number} of {kind.__name__} holds a tensor of shape {tuple(p.shape)} that is not a "
-                    "trainable parameter of the model; build the optimizer from the parameters that it is given"
+                    f"parameter group {number} of {kind.__name__} holds a tensor of shape {tuple(p.shape)} that is not "
+                    "a trainable parameter of the model; build the optimizer from the parameters that it is given"
                 )
             group_of[names[id(p)]] = number
     elementwise = getattr(kind, "elementwise", kind in ELEMENTWISE) and not any(
@@ -109,7 +109,8 @@ def _build(make_optimizer: MakeOptimizer, trainable: list[tuple[str, torch.nn.Pa
         return make_optimizer(trainable if first == "named_parameters" else [p for _, p in trainable])
     except Exception as error:
         raise ConfigError(
-            f"optimizer={make_optimizer!r} could not be built from the model's parameters: {type(error).__name__}: {error}"
+            f"optimizer={make_optimizer!r} could not be built from the model's parameters: "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 
@@ -184,7 +185,7 @@ class SliceOptimizer:
             if state:
                 optimizer.state[leaf] = state
         optimizer.step()
-        new = [optimizer.state[leaf] if leaf in optimizer.state else {} for leaf in leaves]
+        new = [optimizer.state.get(leaf, {}) for leaf in leaves]
         optimizer.state = defaultdict(dict)
         for group in optimizer.param_groups:
             group["params"] = []
@@ -216,7 +217,7 @@ def state_entries(
             offset += 64
         else:
             raise ConfigError(
-                f"the optimizer keeps a {type(value).__name__} in its state (key {name!r}); only tensors and numbers can "
-                "be kept with the executors, so this optimizer cannot be used"
+                f"the optimizer keeps a {type(value).__name__} in its state (key {name!r}); only tensors and numbers "
+                "can be kept with the executors, so this optimizer cannot be used"
             )
     return entries, offset

@@ -23,12 +23,13 @@ from sparkdl.wire import Source
 
 
 class SyncTask:
-    """The task of slice ``number``; what it does is the job's mode, which of the job's steps it syncs is ``position``."""
+    """The task of slice ``number``; the job's mode says what it does, ``position`` which of its steps it syncs."""
 
     def __init__(self, plan: Plan, position: int = 0):
         self.plan, self.position = plan, position
 
     def __call__(self, number: int, source: Source) -> Iterator[wire.Parts]:
+        """See :data:`sparkdl.spark_internals.TaskFunction`."""
         job, plan = job_settings(), self.plan
         cache = replica_cache.get(plan.run)
         state = cache.state(job.generation)
@@ -145,7 +146,7 @@ def _update_from_file(cache: RunCache, plan: Plan, job: JobSettings, settings: S
     try:
         with open(_sum_path(cache, job, number), "rb") as file:
             head = wire.unpack(file.read(wire.HEADER_BYTES))
-            total = torch.empty(head.count)
+            total = torch.empty(head.size)
             file.readinto(wire.view(total))
     except FileNotFoundError:
         raise StateLost(f"this executor has no summed gradient of slice {number}") from None
@@ -174,6 +175,7 @@ class PinTask:
         self.plan, self.items = plan, items
 
     def __call__(self, number: int, source: Source) -> Iterator[wire.Parts]:
+        """See :data:`sparkdl.spark_internals.TaskFunction`."""
         _drain(source)
         for _ in range(self.items[number]):
             yield [b"\0"]

@@ -77,7 +77,10 @@ def _unpicklable(payload: Payload, error: Exception) -> str:
                         f"{where} is a {type(value).__name__} and cannot be sent to the executors ({error}); create it "
                         "inside forward() when it is first needed, or leave it out in __getstate__"
                     )
-        return f"{where} cannot be sent to the executors ({type(error).__name__}: {error}); define it at module level or pass a function that builds it"
+        return (
+            f"{where} cannot be sent to the executors ({type(error).__name__}: {error}); define it at module level or "
+            "pass a function that builds it"
+        )
     return f"the training set-up cannot be sent to the executors: {type(error).__name__}: {error}"
 
 

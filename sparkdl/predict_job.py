@@ -281,7 +281,7 @@ def _made_up(frame: DataFrame, name: str, dtype: np.dtype[Any]) -> np.ndarray:
     if not size:
         what = "a streaming DataFrame has no row to look at" if frame.isStreaming else "the DataFrame has no rows"
         raise ConfigError(
-            f"how many numbers column {name!r} holds in a row is not known: {what}. Pass sample=, a dict of arrays with "
-            "a row of every feature column."
+            f"how many numbers column {name!r} holds in a row is not known: {what}. Pass sample=, a dict of arrays "
+            "with a row of every feature column."
         )
     return np.zeros((1, size), dtype)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import copy
 import hashlib
+import itertools
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,9 +41,9 @@ class Batch:
         self.kwargs = {name: x.to(device) for name, x in kwargs.items()}
         self.target: Any = _to(columns.target(arrays), device)
         self.weight: torch.Tensor | None = _to(columns.weight(arrays), device)
-        if isinstance(payload.loss, CLASS_LOSSES) and isinstance(self.target, torch.Tensor):
-            if self.target.is_floating_point() and self.target.ndim == 1:
-                self.target = self.target.long()  # Spark ML's labels are doubles; checked when the data were prepared
+        one_target = isinstance(self.target, torch.Tensor) and self.target.ndim == 1
+        if isinstance(payload.loss, CLASS_LOSSES) and one_target and self.target.is_floating_point():
+            self.target = self.target.long()  # Spark ML's labels are doubles; checked when the data were prepared
 
     def __len__(self) -> int:
         return self._num_rows
@@ -127,7 +128,7 @@ class Replica:
         began = time.perf_counter()
         seed = step_seed(payload.seed, step, replica)
         torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 - for user code that draws from the global generators
+        np.random.seed(seed % 2**32)
         random.seed(seed)
         self.model.train()
         with torch.no_grad():
@@ -179,7 +180,7 @@ class Replica:
         if batch.weight is not None:
             if isinstance(loss, torch.nn.Module) and hasattr(loss, "reduction"):
                 each = copy.copy(loss)
-                each.reduction = "none"
+                each.reduction = "none"  # type: ignore[assignment]
                 per_row = each(output, target)
                 per_row = per_row.reshape(len(batch), -1).mean(dim=1)
                 total = float(batch.weight.sum())
@@ -227,6 +228,6 @@ def piece_parts(
 def _microbatches(arrays: Mapping[str, np.ndarray], parts: int) -> Iterator[Mapping[str, np.ndarray]]:
     num_rows = len(next(iter(arrays.values())))
     borders = [num_rows * k // parts for k in range(parts + 1)]
-    for start, stop in zip(borders[:-1], borders[1:], strict=True):
+    for start, stop in itertools.pairwise(borders):
         if stop > start:
             yield {name: array[start:stop] for name, array in arrays.items()}

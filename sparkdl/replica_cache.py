@@ -42,7 +42,7 @@ class RunCache:
         self.directory = run_directory(run)
         try:
             with open(os.path.join(self.directory, "payload"), "rb") as file:
-                self.payload: Payload = pickle.load(file)  # noqa: S301 - written by this run's own driver
+                self.payload: Payload = pickle.load(file)
         except FileNotFoundError:
             raise StateLost(f"this executor has no files of run {run} in {self.directory}") from None
         self.optimizer = SliceOptimizer(self.payload.template.blank)
@@ -61,7 +61,7 @@ class RunCache:
         self._sums: dict[tuple[int, int], GradientSum] = {}
 
     def state(self, generation: int) -> VersionedState:
-        """The executor's state file. Each restore begins a new generation, so that late tasks of the old one do no harm."""
+        """The executor's state file. A restore begins a new generation: late tasks of the old one then do no harm."""
         if self._generation != generation or self._state is None:
             if self._state is not None:
                 self._state.close()

@@ -23,7 +23,7 @@ import pyarrow as pa
 from pyspark import RDD, SparkContext, TaskContext
 from pyspark.broadcast import Broadcast
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F  # noqa: N812 - Spark's own spelling
+from pyspark.sql import functions as F
 
 from sparkdl import columns as columns_module
 from sparkdl.columns import Columns
@@ -173,7 +173,7 @@ def _write_columns(
         for file in files.values():
             file.close()
     if not files:  # a partition without rows, not even an empty batch
-        shapes = {name: ("<f4", ()) for name in columns.names}
+        shapes = dict.fromkeys(columns.names, ("<f4", ()))
     with open(os.path.join(directory, "columns.json"), "w") as listing:
         json.dump({name: (dtype, (num_rows, *shape)) for name, (dtype, shape) in shapes.items()}, listing)
     return ReplicaRows(replica, num_rows, low, high, nan, os.uname().nodename)

@@ -30,8 +30,8 @@ class SharedGradient:
             self._file = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
         except FileNotFoundError:
             raise StateLost(
-                f"no gradient at {path}: 'spark.sparkdl.sameHost' is true, but this executor does not share a host (or a "
-                "container) with the replica that wrote it; set it to false"
+                f"no gradient at {path}: 'spark.sparkdl.sameHost' is true, but this executor does not share a host (or "
+                "a container) with the replica that wrote it; set it to false"
             ) from None
         if create:
             os.ftruncate(self._file, PAGE + 2 * self._half)
@@ -39,9 +39,7 @@ class SharedGradient:
         self._stamps = np.frombuffer(self._map, np.int64, 2)
         whole = torch.frombuffer(self._map, dtype=torch.uint8)
         dtype = torch.bfloat16 if bf16 else torch.float32
-        self._halves = [
-            whole[PAGE + h * self._half : PAGE + (h + 1) * self._half].view(dtype)[:size] for h in (0, 1)
-        ]
+        self._halves = [whole[PAGE + h * self._half : PAGE + (h + 1) * self._half].view(dtype)[:size] for h in (0, 1)]
 
     def write(self, version: int, parts: wire.Parts) -> None:
         """Puts the gradient of a step in place, unless it is there; parts as :func:`sparkdl.replica.piece_parts`."""

@@ -15,6 +15,7 @@ Law: updating a slice is slicing the update; cutting never changes a result (see
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -108,7 +109,7 @@ def _lots(segments: Sequence[Segment]) -> list[tuple[int, int]]:
 
 
 def num_slices(size: int, num_lots: int, num_replicas: int) -> int:
-    """How many slices (and sync tasks) a vector of ``size`` fp32 elements is worth: 1 MB each, at most one a replica."""
+    """How many slices a vector of ``size`` fp32 elements is worth: 1 MB at least each, at most one a replica."""
     return max(1, min(num_replicas, num_lots, size * 4 // SLICE_BYTES))
 
 
@@ -123,7 +124,7 @@ def cut(layout: Layout, num_slices: int) -> list[tuple[int, int]]:
         # leave at least one lot for every slice on both sides
         borders.append(max(borders[-1] + 1, min(border, len(layout.lots) - (num_slices - n))))
     borders.append(len(layout.lots))
-    return list(zip(borders[:-1], borders[1:], strict=True))
+    return list(itertools.pairwise(borders))
 
 
 def slice_bounds(layout: Layout, lots: tuple[int, int]) -> tuple[int, int]:

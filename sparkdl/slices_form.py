@@ -24,7 +24,6 @@ class _Step(NamedTuple):
     weights: RawRDD
 
 
-
 class SlicesForm:
     """See :class:`sparkdl.spark_engine.Form`.
 
@@ -101,7 +100,9 @@ class SlicesForm:
         items = self._submit(name, replace(job, mode="sum"), self._jvm.apply(step.shuffled, self._sync[0]).collect)
         norms = {wire.unpack(i).replica: np.frombuffer(i[wire.HEADER_BYTES :], np.float64) for i in items}
         clip = clip_factor(self._payload, [float(v) for n in sorted(norms) for v in norms[n]])
-        self._submit(f"{text}: parameter sync", replace(job, mode="update", clip=clip), lambda: step.weights.start().get())
+        self._submit(
+            f"{text}: parameter sync", replace(job, mode="update", clip=clip), lambda: step.weights.start().get()
+        )
         self._drop()
 
     def _build(self, last: RawRDD, num_steps: int) -> list[_Step]:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from py4j.protocol import Py4JJavaError
-from pyspark.errors.exceptions.captured import CapturedException
 from pyspark import RDD, SparkContext
+from pyspark.errors.exceptions.captured import CapturedException
 
 from sparkdl import wire
 from sparkdl.errors import ClusterError, TrainingError
@@ -79,7 +79,7 @@ class SparkEngine:
         self.jvm: Any = connect(sc)
         self.events: list[tuple[int, str]] = []
         self.version = 0  # what the next step starts from
-        self.form: Form | None = None
+        self._form: Form | None = None
         self._show: Callable[[str], None] = logger.warning
         self._make_tokens = make_tokens
         self._tokens: RDD[Any] | None = None
@@ -111,7 +111,7 @@ class SparkEngine:
 
     def begin(self, plan: Plan, form: Form, show: Callable[[str], None]) -> None:
         """Puts the payload's model in place as version 0. ``show`` is told of what is out of the ordinary."""
-        self.plan, self.form, self._show = plan, form, show
+        self.plan, self._form, self._show = plan, form, show
         self._anchor()
         self.submit("sparkdl: first weights", JobSettings("restore", 0, []), lambda: form.restore(None))
 
@@ -121,8 +121,8 @@ class SparkEngine:
 
     def close(self) -> None:
         """Removes everything that the run keeps on the cluster."""
-        if self.form is not None:
-            self.form.close()
+        if self._form is not None:
+            self._form.close()
         if self._snapshot is not None:
             self._snapshot[0].unpersist()
         if self._tokens is not None:
@@ -141,7 +141,8 @@ class SparkEngine:
 
     def run(self, steps: Sequence[StepSettings]) -> list[StepReport]:
         """Runs steps (more than one: as one Spark job). Returns the records of all steps since the last snapshot when
-        one has become due, else nothing."""
+        one has become due, else nothing.
+        """
         self._log += steps
         self._guarded(lambda: None, len(steps))
         return self.mark() if self.version - self._snapshot_version >= self._interval else []
@@ -151,7 +152,7 @@ class SparkEngine:
         if self.version == self._snapshot_version:
             return []
         began = time.perf_counter()
-        records = self._guarded(self._mark)
+        records: list[StepReport] = self._guarded(self._mark)
         cost = time.perf_counter() - began
         per_step = sum(r.seconds for r in records) / len(records)
         self._interval = int(min(max(cost / (SNAPSHOT_SHARE * per_step), SNAPSHOT_STEPS[0]), SNAPSHOT_STEPS[1]))
@@ -159,10 +160,17 @@ class SparkEngine:
         return records
 
     def state(self) -> tuple[dict[int, bytes], list[bytes]]:
-        """After :meth:`mark`: lot -> bytes of weights, state and buffers of this version; and the lots' fingerprints."""
-        return self._guarded(self._read_state)
+        """After :meth:`mark`: lot -> its bytes of weights, state and buffers; and the lots' fingerprints."""
+        found: tuple[dict[int, bytes], list[bytes]] = self._guarded(self._read_state)
+        return found
 
     # --- inside
+
+    @property
+    def form(self) -> Form:
+        """How steps are run, once :meth:`begin` has said so."""
+        assert self._form is not None
+        return self._form
 
     def describe(self, text: str) -> None:
         """What the Spark UI shows for the next jobs."""
@@ -244,14 +252,13 @@ class SparkEngine:
     # --- going back
 
     def _keep_durable(self) -> None:
-        """A copy of the snapshot on the driver's disk, now and then; every time if only one executor holds snapshots."""
+        """A copy of the snapshot on the driver's disk, now and then; always where only one executor holds any."""
         if self._is_local() or (self._num_executors > 1 and time.monotonic() < self._durable_due):
             return
         began = time.monotonic()
         path = os.path.join(self._directory.name, f"snapshot-{self.sc.applicationId}-{self.version}")
         with open(path, "wb") as file:
-            for item in self._snapshot_items():
-                file.write(item)
+            file.writelines(self._snapshot_items())
         if self._durable.path:
             os.unlink(self._durable.path)
         self._durable = Durable(self.version, path, self._before)
@@ -267,8 +274,8 @@ class SparkEngine:
             self._rollbacks += 1
             if self._rollbacks > MAX_ROLLBACKS:
                 raise ClusterError(
-                    f"step {self.version + 1} failed {self._rollbacks} times in a row on executors that were lost or lost "
-                    f"their state; the last failure was: {text}"
+                    f"step {self.version + 1} failed {self._rollbacks} times in a row on executors that were lost or "
+                    f"lost their state; the last failure was: {text}"
                 )
             self._note(f"went back from step {self.version} to step {self._snapshot_version}: {first_line(text)}")
             try:
@@ -285,8 +292,8 @@ class SparkEngine:
         rows = tuple(r.num_rows for r in self.place())
         if rows != self.plan.rows_per_replica:
             raise ClusterError(
-                f"the training data changed while they were read again after a lost executor: replicas have {rows} rows now, "
-                f"they had {self.plan.rows_per_replica}; write the data to Parquet first, and train on that"
+                f"the training data changed while they were read again after a lost executor: replicas have {rows} "
+                f"rows now, they had {self.plan.rows_per_replica}; write the data to Parquet first, and train on that"
             )
         self._generation += 1
         self._anchor()
@@ -321,7 +328,7 @@ class SparkEngine:
         self._show(text)
 
     def _is_local(self) -> bool:
-        return self.sc.master.startswith("local") and not self.sc.master.startswith("local-cluster")
+        return is_local(self.sc)
 
     def _count_executors(self) -> int:
         return max(1, int(self.sc._jsc.sc().getExecutorMemoryStatus().size()) - 1)
@@ -334,11 +341,19 @@ class SparkEngine:
             time.sleep(0.2)
 
 
+def is_local(sc: SparkContext) -> bool:
+    """Whether driver and executor are one process."""
+    master = str(sc.master)
+    return master == "local" or master.startswith("local[")
+
+
 def connect(sc: SparkContext) -> JVM | Public:
     """The fast private operations, or, where their self-test fails, the public ones."""
     if works(sc):
         return JVM(sc)
-    logger.warning("sparkdl does not know the inside of Spark %s; it trains by public calls alone, more slowly", sc.version)
+    logger.warning(
+        "sparkdl does not know the inside of Spark %s; it trains by public calls alone, more slowly", sc.version
+    )
     return Public(sc)
 
 

@@ -19,12 +19,13 @@ from sparkdl.wire import Header
 
 logger = logging.getLogger("sparkdl")
 
-TaskFunction = Callable[[int, "SocketSource"], Iterator[wire.Parts]]
+# What runs in a task: (partition, its items) -> items to leave in the block store, each as a list of parts.
+TaskFunction = Callable[[int, wire.Source], Iterator[wire.Parts]]
 
 try:
-    from pyspark.core.rdd import _local_iterator_from_socket, _wrap_function
+    from pyspark.core.rdd import _local_iterator_from_socket, _wrap_function  # type: ignore[attr-defined]
 except ImportError:  # Spark 3.5
-    from pyspark.rdd import _local_iterator_from_socket, _wrap_function
+    from pyspark.rdd import _local_iterator_from_socket, _wrap_function  # type: ignore[no-redef]
 
 
 class SocketSource:
@@ -61,7 +62,7 @@ class SocketSource:
             done += count
 
 
-class RawItems(Serializer):  # type: ignore[misc]
+class RawItems(Serializer):
     """Hands the socket to the task, and writes what the task yields without putting it together."""
 
     def load_stream(self, stream: Any) -> Any:
@@ -165,7 +166,7 @@ class JVM:
 
     def keep(self, tokens: RDD[Any]) -> Blocks:
         """Persists an RDD of one token a partition."""
-        jrdd = tokens._jrdd  # type: ignore[attr-defined]
+        jrdd = tokens._jrdd
         jrdd.persist(self.level(1))
         return Blocks(int(jrdd.id()), list(range(int(jrdd.getNumPartitions()))))
 
@@ -230,10 +231,13 @@ class JVM:
 class _Echo:
     """The self-test's task: passes its items on, one more byte on each."""
 
-    def __call__(self, split: int, source: SocketSource) -> Iterator[wire.Parts]:
+    def __call__(self, split: int, source: wire.Source) -> Iterator[wire.Parts]:
         yield [wire.header(wire.STATE, 1, split, 0, 1), b"x"]
         for head in source:
-            yield [wire.header(wire.STATE, head.version + 1, split, 0, head.count + 1), wire.read(source, head) + b"y"]
+            yield [
+                wire.header(wire.STATE, head.version + 1, split, 0, head.size + 1),
+                bytes(wire.read(source, head)) + b"y",
+            ]
 
 
 _tested: dict[str, bool] = {}  # application id -> whether the private calls work there
@@ -263,5 +267,5 @@ def _try(jvm: JVM) -> bool:
     found = sorted(item[wire.HEADER_BYTES :] for item in second.collect())
     streamed = sorted(item[wire.HEADER_BYTES :] for item in jvm.items(first.blocks([0, 1])))
     first.unpersist()
-    tokens._jrdd.unpersist(False)  # type: ignore[attr-defined]
+    tokens._jrdd.unpersist(False)
     return found == [b"x", b"x", b"xy", b"xy", b"xy", b"xy"] and streamed == [b"x", b"x"]

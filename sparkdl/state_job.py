@@ -9,7 +9,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-
 from pyspark import SparkFiles
 
 from sparkdl import replica_cache, wire
@@ -30,7 +29,7 @@ def restore(cache: RunCache, job: JobSettings, lots: Sequence[int], source: Sour
         source = FileSource(SparkFiles.get(job.file))
     for head in source:
         if head.kind == wire.STATE and head.version == job.version and head.replica in wanted:
-            state.restore(head.replica, head.version, head.start, head.count, source.readinto)
+            state.restore(head.replica, head.version, head.start, head.size, source.readinto)
         elif size := wire.payload_bytes(head):
             source.readinto(memoryview(bytearray(size)))
     if job.version == 0 and not state.has(0, lots):
@@ -88,6 +87,7 @@ class RemoveTask:
         self.run = run
 
     def __call__(self, replica: int, source: Source) -> Iterator[wire.Parts]:
+        """See :data:`sparkdl.spark_internals.TaskFunction`."""
         for _ in source:
             pass
         replica_cache.remove(self.run)

@@ -5,6 +5,7 @@ The order of the sum is the order of replicas, whatever the order of arrival, so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -86,11 +87,11 @@ class GradientSum:
             raise StateLost(f"gradients of step {version} are incomplete: replicas {sorted(self.records)} arrived")
 
     def _add(self, source: Source, head: Header) -> None:
-        place = self.total[head.start - self.start : head.start - self.start + head.count]
+        place = self.total[head.start - self.start : head.start - self.start + head.size]
         order = self._contributors.index(head.replica)
         done = self._next.get(head.start, 0)
         if order != done:
-            early = torch.empty(head.count, dtype=torch.bfloat16 if head.dtype else torch.float32)
+            early = torch.empty(head.size, dtype=torch.bfloat16 if head.dtype else torch.float32)
             source.readinto(wire.view(early))
             self._early[head.start, order] = early
             self._next.setdefault(head.start, 0)
@@ -116,9 +117,9 @@ class GradientSum:
 
     def _scratch_for(self, head: Header) -> torch.Tensor:
         dtype = torch.bfloat16 if head.dtype else torch.float32
-        if self._scratch.dtype != dtype or self._scratch.numel() < head.count:
-            self._scratch = torch.empty(head.count, dtype=dtype)
-        return self._scratch[: head.count]
+        if self._scratch.dtype != dtype or self._scratch.numel() < head.size:
+            self._scratch = torch.empty(head.size, dtype=dtype)
+        return self._scratch[: head.size]
 
     def scale(self) -> float:
         """What turns the sum into the mean of the loss: rows / sum of denominators; 1.0 for a plain mean over rows."""
@@ -151,7 +152,7 @@ def clip_factor(payload: Payload, square_norms: Sequence[float]) -> float:
     """By what ``clip_norm`` multiplies the gradient: ``torch.nn.utils.clip_grad_norm_``'s rule."""
     if payload.clip_norm is None:
         return 1.0
-    norm = float(sum(square_norms)) ** 0.5
+    norm = math.sqrt(sum(square_norms))
     return min(1.0, payload.clip_norm / (norm + 1e-6))
 
 

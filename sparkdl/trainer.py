@@ -24,7 +24,7 @@ from sparkdl.history import History, StepRecord
 from sparkdl.payload import Metric, Payload
 from sparkdl.progress import Progress
 from sparkdl.slices_form import SlicesForm
-from sparkdl.spark_engine import Form, SparkEngine
+from sparkdl.spark_engine import Form, SparkEngine, is_local
 from sparkdl.step_settings import Plan
 from sparkdl.training_loop import Schedule, load_state, train
 from sparkdl.versioned_state import state_plan
@@ -108,7 +108,12 @@ class Trainer:
                 raise ConfigError(f"device is {device!r}; pass 'auto', 'cpu' or 'cuda'") from None
         if loss is None and step_fn is None:
             raise ConfigError("neither loss nor step_fn is given; pass for example loss=torch.nn.CrossEntropyLoss()")
-        for name, function in (("loss", loss), ("step_fn", step_fn), ("scheduler", scheduler), *(metrics or {}).items()):
+        for name, function in (
+            ("loss", loss),
+            ("step_fn", step_fn),
+            ("scheduler", scheduler),
+            *(metrics or {}).items(),
+        ):
             if function is not None and not callable(function):
                 raise ConfigError(f"{name} is {function!r}, which cannot be called; pass a function")
         if steps_per_job > 1 and clip_norm is not None and form in ("jobs", "fused"):
@@ -117,7 +122,9 @@ class Trainer:
                 "before any is updated, which ends the job; use form='gather' or steps_per_job=1"
             )
         if steps_per_job > 1 and form == "jobs":
-            raise ConfigError(f"steps_per_job={steps_per_job} puts steps into one job, form='jobs' splits them; use 'fused'")
+            raise ConfigError(
+                f"steps_per_job={steps_per_job} puts steps into one job, form='jobs' splits them; use 'fused'"
+            )
         self._loss, self._optimizer, self._scheduler = loss or _no_loss, optimizer or torch.optim.SGD, scheduler
         self._metrics = dict(metrics or {})
         self._step_fn, self._seed = step_fn, seed
@@ -243,11 +250,11 @@ class Trainer:
         if isinstance(data, str) or (isinstance(data, Sequence) and data and all(isinstance(p, str) for p in data)):
             data = spark.read.parquet(*([data] if isinstance(data, str) else data))
         if type(data).__name__ == "DataFrame" and type(data).__module__.startswith("pyspark.sql.connect"):
-            spark_conf.refuse_connect(data.sparkSession)
+            spark_conf.refuse_connect(getattr(data, "sparkSession", None))
         if not isinstance(data, DataFrame):
             raise ConfigError(
-                f"training data of type {type(data).__name__} cannot be read; pass a Spark DataFrame, Parquet paths or a "
-                "dict of arrays (a pandas DataFrame: dict(frame.items()), an RDD: spark.createDataFrame(rdd))"
+                f"training data of type {type(data).__name__} cannot be read; pass a Spark DataFrame, Parquet paths or "
+                "a dict of arrays (a pandas DataFrame: dict(frame.items()), an RDD: spark.createDataFrame(rdd))"
             )
         self._require_columns(data, self.columns.names)
         return data
@@ -267,9 +274,15 @@ class Trainer:
 
     def _payload(self, all_metrics: bool = False) -> tuple[Payload, Optimizer]:
         template, stand_in = optim.template(self._optimizer, self._model)
-        named = [(n, tuple(p.shape), template.group_of[n]) for n, p in self._model.named_parameters() if n in template.group_of]
+        named = [
+            (n, tuple(p.shape), template.group_of[n])
+            for n, p in self._model.named_parameters()
+            if n in template.group_of
+        ]
         layout = slices.layout(named, template.elementwise)
-        metrics: dict[str, Metric] = {n: m for n, m in self._metrics.items() if all_metrics or not hasattr(m, "compute")}
+        metrics: dict[str, Metric] = {
+            n: m for n, m in self._metrics.items() if all_metrics or not hasattr(m, "compute")
+        }
         return (
             Payload(
                 model=self._model,
@@ -294,7 +307,9 @@ class Trainer:
             highs = [r.label_max for r in rows if r.label_max is not None]
             nan = any(r.label_nan for r in rows)
             name = self.columns.label_names[0]
-            dry_run.check_labels(name, payload.loss, num_classes, min(lows, default=None), max(highs, default=None), nan)
+            dry_run.check_labels(
+                name, payload.loss, num_classes, min(lows, default=None), max(highs, default=None), nan
+            )
 
     def _plan(
         self, spark: SparkSession, engine: SparkEngine, payload: Payload, run: str, rows: tuple[int, ...]
@@ -331,7 +346,7 @@ def task_slots(spark: SparkSession) -> int:
     sc = spark.sparkContext
     cpus = int(sc.getConf().get("spark.task.cpus", "1") or 1)
     cores = sc.getConf().get("spark.executor.cores", None)
-    if sc.master.startswith("local[") or sc.master == "local" or cores is None:
+    if cores is None or is_local(sc):
         return max(1, sc.defaultParallelism // cpus)
     executors = max(1, int(sc._jsc.sc().getExecutorMemoryStatus().size()) - 1)  # the driver counts as one
     return max(1, executors * (int(cores) // cpus))

@@ -1,5 +1,6 @@
 """The steps and epochs of a run, written once: on an engine of Spark jobs it is the product, on :class:`Twin` the
-single process that every run must equal bit for bit."""
+single process that every run must equal bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -160,7 +161,9 @@ class Twin:
             sums = self._replica.forward_backward(
                 arrays, plan.rows_in_step(settings.index), settings.step, replica, self.state.buffers(settings.step)
             )
-            items.append(_item(wire.header(wire.RECORD, settings.step, replica, 0, len(sums.record)), [sums.record.tobytes()]))
+            items.append(
+                _item(wire.header(wire.RECORD, settings.step, replica, 0, len(sums.record)), [sums.record.tobytes()])
+            )
             if not len(rows):
                 continue
             if payload.plan.has_buffers:
@@ -208,6 +211,8 @@ def load_state(payload: Payload, lots: Mapping[int, bytes], model: torch.nn.Modu
         if plan.has_buffers:
             data = bytearray(lots[len(plan.layout.lots)])
             skip = -(-plan.num_buffer_floats * 4 // 64) * 64
-            floats = torch.frombuffer(data, dtype=torch.float32, count=plan.num_buffer_floats) if skip else torch.empty(0)
+            floats = (
+                torch.frombuffer(data, dtype=torch.float32, count=plan.num_buffer_floats) if skip else torch.empty(0)
+            )
             raw = torch.frombuffer(data, dtype=torch.uint8, offset=skip) if plan.num_buffer_bytes else torch.empty(0)
             load_buffers(model, floats, raw)

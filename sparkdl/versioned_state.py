@@ -196,8 +196,8 @@ class VersionedState:
         entries = self.plan.entries[segment]
         if len(state) != len(entries):
             raise RuntimeError(
-                f"the optimizer's state changed its keys from {[e.name for e in entries]} to {list(state)} after the first "
-                "step; an optimizer must keep the same state from its first step on"
+                f"the optimizer's state changed its keys from {[e.name for e in entries]} to {list(state)} after the "
+                "first step; an optimizer must keep the same state from its first step on"
             )
         for entry in entries:
             value, place = state[entry.name], self._tensor(version, entry)

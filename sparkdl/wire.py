@@ -25,14 +25,14 @@ Parts = list["bytes | memoryview"]
 
 
 class Header(NamedTuple):
-    """kind; dtype (0 fp32, 1 bf16); version = step; replica (or slice) it comes from; first element; element count."""
+    """kind; dtype (0 fp32, 1 bf16); version = step; replica (or slice) it comes from; first element; how many."""
 
     kind: int
     dtype: int
     version: int
     replica: int
     start: int
-    count: int
+    size: int
 
 
 class Source(Protocol):
@@ -59,10 +59,10 @@ def unpack(data: bytes | memoryview) -> Header:
 def payload_bytes(head: Header) -> int:
     """Bytes of an item's payload: elements for numbers, bytes for ``STATE`` and ``BUFFERS``."""
     if head.kind in (GRADIENT, SUM, WEIGHTS):
-        return head.count * (2 if head.dtype == 1 else 4)
+        return head.size * (2 if head.dtype == 1 else 4)
     if head.kind == RECORD:
-        return head.count * 8
-    return head.count
+        return head.size * 8
+    return head.size
 
 
 def view(tensor: torch.Tensor) -> memoryview:

@@ -40,9 +40,7 @@ def norm_net() -> nn.Module:
     """With BatchNorm's buffers and Dropout's randomness."""
     with torch.random.fork_rng():
         torch.manual_seed(12)
-        return nn.Sequential(
-            nn.Linear(12, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 5)
-        )
+        return nn.Sequential(nn.Linear(12, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 5))
 
 
 def replica_rows(data: Mapping[str, np.ndarray], replicas: int) -> list[dict[str, np.ndarray]]:

@@ -41,7 +41,8 @@ def test_twenty_steps_equal_plain_torch(spark: SparkSession, name: str, replicas
     expected = trained_by_torch(mlp(), OPTIMIZERS[name], data, replicas, batch_size=48, epochs=2, seed=3)
     largest = max(float(p.detach().abs().max()) for p in expected.parameters())
     difference = max(
-        float((a - b).detach().abs().max()) for a, b in zip(trainer.model.parameters(), expected.parameters(), strict=True)
+        float((a - b).detach().abs().max())
+        for a, b in zip(trainer.model.parameters(), expected.parameters(), strict=True)
     )
     assert difference / largest < 2e-6
 

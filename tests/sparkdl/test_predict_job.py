@@ -10,7 +10,7 @@ from torch import nn
 
 from sparkdl.columns import Columns
 from sparkdl.errors import ConfigError
-from sparkdl.predict_job import Predictor, predict
+from sparkdl.predict_job import Predictor, _guarded, predict
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -38,7 +38,7 @@ def frame(spark: SparkSession) -> DataFrame:
     from pyspark.sql.types import StructType
 
     parsed = StructType.fromDDL(types).add(schema)
-    return spark.createDataFrame(rows, parsed).repartition(3).cache()
+    return spark.createDataFrame(rows, parsed).repartition(2).cache()
 
 
 def predicted(frame: DataFrame, model: nn.Module, feature_cols: Any, batch_size: int = 5) -> list[Any]:
@@ -78,7 +78,9 @@ def test_scalars(frame: DataFrame) -> None:
     found = predict(frame, half, Columns.parse("a"))
     assert dict(found.dtypes)["prediction"] == "float"
     assert np.array_equal(predicted(frame, half, "a"), A.astype(np.float32) / 2)
-    assert np.array_equal(predicted(frame, Function(lambda a, k: a * k), ["a", "k"]), A.astype(np.float32) * K)
+    assert np.array_equal(
+        predicted(frame, Function(lambda a, k: a * k), ["a", "k"]), A.astype(np.float32) * K.astype(np.float32)
+    )
     assert np.array_equal(predicted(frame, half, "flag"), (K > 2) / 2)
 
 
@@ -134,20 +136,26 @@ def test_bf16(frame: DataFrame) -> None:
 def test_rows_that_do_not_fit_fail_the_query(frame: DataFrame) -> None:
     from pyspark.sql import functions as F
 
-    columns, model = Columns.parse("x"), Function(lambda x: x * 1)
+    def read(frame: DataFrame, name: str, *shape: int, dtype: type = np.float32) -> int:
+        return len(frame.select(_guarded(frame, name, shape, np.dtype(dtype))).collect())
+
+    assert read(frame, "x", 4) == read(frame, "v", 4) == read(frame, "m", 2, 3) == ROWS
+    not_x = "column 'x' holds a row that is null or not an array of 4 numbers"
     for change in (F.expr("slice(x, 1, 3)"), F.lit(None)):
         broken = frame.coalesce(1).withColumn("x", F.when(F.col("id") == 30, change).otherwise(F.col("x")))
-        with pytest.raises(Exception, match="column 'x' holds a row that is null or not an array of 4 numbers"):
-            predict(broken, model, columns, sample={"x": X}).collect()
+        with pytest.raises(Exception, match=not_x):
+            read(broken, "x", 4)
     null = frame.withColumn("k", F.when(F.col("id") != 30, F.col("k")))
     with pytest.raises(Exception, match="column 'k' holds a row that is null or not a number"):
-        predict(null, model, Columns.parse("k"), sample={"k": [1]}).collect()
-    holes = frame.select(F.array("k", F.lit(None).cast("int")).alias("h"))
-    with pytest.raises(Exception, match="column 'h' holds a null inside an array"):
-        predict(holes, model, Columns.parse("h"), sample={"h": [[1, 2]]}).collect()
-    lost = predict(holes.select(F.expr("transform(h, x -> float(x))").alias("h")), model, Columns.parse("h")).collect()
-    assert np.isnan(lost[0]["prediction"][1])
-    assert predict(null.where("k is not null"), model, Columns.parse("k")).count() == ROWS - 1
+        read(null, "k", dtype=np.int64)
+    assert read(null.where("k is not null"), "k", dtype=np.int64) == ROWS - 1
+    ragged = frame.withColumn(
+        "m", F.when(F.col("id") == 30, F.expr("array(m[0], slice(m[1], 1, 2))")).otherwise(F.col("m"))
+    )
+    with pytest.raises(Exception, match=r"'m' holds a row that is null or not arrays of the shape \(2, 3\)"):
+        read(ragged, "m", 2, 3)
+    holes = frame.select("id", F.array("a", F.lit(None).cast("double")).alias("h"))
+    assert np.isnan(predicted(holes, Function(lambda h: h[:, 1]), "h")).all()
 
 
 def test_refusals(spark: SparkSession, frame: DataFrame) -> None:
@@ -197,3 +205,5 @@ def test_the_twin() -> None:
     assert np.array_equal(predictor(rows), plainly(model, rows))
     with pytest.raises(ValueError, match=r"output has shape \(37, 2\) for 37 rows, but \(3,\) for the first row"):
         Predictor(model, Columns.parse("x"), "fp32", "cpu", (3,))(rows)
+    with pytest.raises(ValueError, match="'x' holds a null inside an array"):
+        predictor(X)  # what pandas makes of nulls among whole numbers

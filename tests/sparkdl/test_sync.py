@@ -134,7 +134,7 @@ def test_a_piece_that_is_missing_from_everybody_is_state_lost(lost: list[int]) -
 def test_an_item_of_another_step_is_state_lost(stale: int) -> None:
     for step in (STEP - 1, STEP + 1):
         head = wire.unpack(WHOLE[stale])
-        other = wire.header(head.kind, step, head.replica, head.start, head.count) + WHOLE[stale][wire.HEADER_BYTES :]
+        other = wire.header(head.kind, step, head.replica, head.start, head.size) + WHOLE[stale][wire.HEADER_BYTES :]
         items = [other if n == stale else x for n, x in enumerate(WHOLE)]
         with pytest.raises(StateLost, match=f"step {step} came in where one of step {STEP} was expected"):
             sync.GradientSum(START, START + SIZE, 3, 0).read(wire.BytesSource(items), STEP, [0, 1, 2])

@@ -46,10 +46,10 @@ def items_of(payloads: list[bytes]) -> list[bytes]:
 def read_all(source: wire.Source) -> list[bytes]:
     found = []
     for number, head in enumerate(source):
-        assert head == wire.Header(wire.STATE, 0, number, number, number, head.count)
-        half = memoryview(bytearray(head.count // 2))  # a payload may be read in parts
+        assert head == wire.Header(wire.STATE, 0, number, number, number, head.size)
+        half = memoryview(bytearray(head.size // 2))  # a payload may be read in parts
         source.readinto(half)
-        rest = memoryview(bytearray(head.count - len(half)))
+        rest = memoryview(bytearray(head.size - len(half)))
         source.readinto(rest)
         found.append(bytes(half) + bytes(rest))
     return found

@@ -1,0 +1,115 @@
+"""One training run in a session of its own, for tests that need other masters or kill processes; prints a JSON line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sparkdl import Trainer, spark_conf, spark_engine
+from sparkdl.step_settings import StepSettings
+from tests.sparkdl.runs import arrays, norm_net
+
+
+def processes(word: str) -> list[int]:
+    """Descendants of this process whose command line holds ``word``."""
+    parents, commands = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                commands[int(entry.name)] = (entry / "cmdline").read_bytes().decode(errors="replace")
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found = []
+    for pid, command in commands.items():
+        above = pid
+        while above in parents and above != os.getpid():
+            above = parents[above]
+        if above == os.getpid() and word in command:
+            found.append(pid)
+    return sorted(found)
+
+
+class FailsOnce(nn.Module):
+    """Raises in the first forward of training that any process runs after ``flag``'s file was made."""
+
+    def __init__(self, net: nn.Module, flag: str):
+        super().__init__()
+        self.net, self.flag = net, flag
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        try:
+            os.unlink(self.flag)
+        except FileNotFoundError:
+            return self.net(x)
+        raise OSError("a failure that does not come again")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--master", default="local[2,4]")
+    parser.add_argument("--form", default="gather")
+    parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--kill", choices=["executor", "all-executors", "worker", "task"])
+    parser.add_argument("--at", type=int, nargs="*", default=[])
+    parser.add_argument("--same-host", action="store_true")
+    parser.add_argument("--conf", nargs="*", default=[])
+    parser.add_argument("--folder", required=True)
+    arguments = parser.parse_args()
+    settings = dict(pair.split("=", 1) for pair in arguments.conf)
+    settings |= {"spark.master": arguments.master, "spark.driver.memory": "1g", "spark.local.dir": arguments.folder}
+    if arguments.same_host:
+        settings["spark.sparkdl.sameHost"] = "true"
+    spark = spark_conf.start_embedded(settings=settings)
+
+    flag = os.path.join(arguments.folder, "fail-once")
+    killed: list[int] = []
+    run = spark_engine.SparkEngine.run
+
+    def run_and_kill(self: Any, steps: Sequence[StepSettings]) -> Any:
+        if steps[0].step in arguments.at:
+            if arguments.kill == "task":
+                Path(flag).touch()
+            elif arguments.kill == "worker":
+                victims = processes("pyspark.daemon")
+                victims = [p for p in victims if p not in killed][-1:]
+                killed.extend(victims)
+            else:
+                victims = processes("CoarseGrainedExecutorBackend")
+                killed.extend(victims if arguments.kill == "all-executors" else victims[:1])
+            if arguments.kill != "task":
+                for pid in killed:
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        continue
+        return run(self, steps)
+
+    spark_engine.SparkEngine.run = run_and_kill  # type: ignore[method-assign]
+    trainer = Trainer(
+        FailsOnce(norm_net(), flag),
+        nn.CrossEntropyLoss(),
+        partial(torch.optim.Adam, lr=1e-3),
+        batch_size=48,
+        replicas=arguments.replicas,
+        form=arguments.form,
+    )
+    history = trainer.fit(arrays(rows=480), epochs=arguments.epochs, verbose=0)
+    steps = history.steps["step"].tolist()
+    assert steps == list(range(10 * arguments.epochs)), steps
+    print(json.dumps({"fingerprint": history.fingerprint, "events": history.events, "killed": len(killed)}))
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main()

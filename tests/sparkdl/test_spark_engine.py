@@ -1,0 +1,84 @@
+"""Law 2 under failures: the same bits on other masters, and after tasks, workers and executors were lost."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparkdl.spark_engine import first_line, is_cluster_failure
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    """Trains in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tests.sparkdl.cluster_run", "--folder", folder, *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+@functools.lru_cache
+def undisturbed() -> str:
+    fingerprint: str = run("--master", "local[1,4]")["fingerprint"]
+    return fingerprint
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("form", ["gather", "fused"])
+def test_a_killed_executor_changes_no_bit(form: str) -> None:
+    found = run(
+        "--master", "local-cluster[2,1,1024]", "--form", form, "--kill", "executor", "--at", "17", "--conf",
+        "spark.executor.memory=600m",
+    )  # fmt: skip
+    assert found["killed"] == 1
+    assert found["events"], "the run did not notice"
+    assert found["fingerprint"] == undisturbed()
+
+
+@pytest.mark.spark
+def test_all_executors_killed_changes_no_bit() -> None:
+    found = run(
+        "--master", "local-cluster[2,1,1024]", "--kill", "all-executors", "--at", "23", "--conf",
+        "spark.executor.memory=600m",
+    )  # fmt: skip
+    assert found["killed"] == 2
+    assert found["fingerprint"] == undisturbed()
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("arguments", [("--form", "fused"), ("--same-host",)])
+def test_killed_workers_change_no_bit(arguments: tuple[str, ...]) -> None:
+    found = run(*arguments, "--kill", "worker", "--at", "12", "25")
+    assert found["killed"] >= 1
+    assert found["fingerprint"] == undisturbed()
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("form", ["gather", "jobs"])
+def test_a_task_that_fails_once_or_runs_twice_changes_no_bit(form: str) -> None:
+    speculation = (
+        "spark.speculation=true", "spark.speculation.interval=10ms", "spark.speculation.multiplier=1.01",
+        "spark.speculation.quantile=0.1", "spark.speculation.minTaskRuntime=1ms",
+    )  # fmt: skip
+    found = run("--master", "local[3,4]", "--form", form, "--kill", "task", "--at", "11", "--conf", *speculation)
+    assert found["fingerprint"] == undisturbed()
+
+
+def test_failures_are_told_apart() -> None:
+    lost = "Job aborted … Traceback (most recent call last):\n …\nsparkdl.errors.StateLost: versions [3], 4 is needed\n"
+    assert is_cluster_failure(lost)
+    assert first_line(lost) == "sparkdl.errors.StateLost: versions [3], 4 is needed"
+    assert is_cluster_failure("Could not compute split, block rdd_7_1 of RDD 7 not found")
+    assert not is_cluster_failure("… Traceback (most recent call last):\nValueError: mat1 and mat2")
