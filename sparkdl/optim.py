@@ -7,7 +7,6 @@ hyperparameters): the optimizer object keeps nothing between calls, so a retried
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 from collections import defaultdict
@@ -92,12 +91,11 @@ def template(make_optimizer: MakeOptimizer | Optimizer, model: torch.nn.Module) 
         g.get("fused")
         for g in optimizer.param_groups  # fused kernels round their vector tail otherwise
     )
-    blank = copy.copy(optimizer)
-    blank.param_groups = [
-        {k: v for k, v in g.items() if k != "param_names"} | {"params": []} for g in optimizer.param_groups
-    ]
-    blank.state = defaultdict(dict)
-    return Template(cloudpickle.dumps(blank), group_of, bool(elementwise), hyper_of(optimizer)), optimizer
+    # torch pickles an optimizer's groups and state alone; its own attributes belong to it as well, hooks do not
+    blank = {k: v for k, v in vars(optimizer).items() if not k.startswith("_optimizer_")}
+    groups = [{k: v for k, v in g.items() if k != "param_names"} | {"params": []} for g in optimizer.param_groups]
+    blank |= {"param_groups": groups, "state": defaultdict(dict)}
+    return Template(cloudpickle.dumps((kind, blank)), group_of, bool(elementwise), hyper_of(optimizer)), optimizer
 
 
 def _build(make_optimizer: MakeOptimizer, trainable: list[tuple[str, torch.nn.Parameter]]) -> Optimizer:
@@ -148,11 +146,18 @@ class Entry(NamedTuple):
     offset: int  # bytes from the start of the state area
 
 
+def entry_bytes(entry: Entry) -> int:
+    """Room that a value takes: a multiple of 64 bytes."""
+    return -(-math.prod(entry.shape) * entry.dtype.itemsize // 64) * 64
+
+
 class SliceOptimizer:
     """The user's optimizer, applied to segments. Holds no state of its own between two calls of :meth:`update`."""
 
     def __init__(self, blank: bytes):
-        self._optimizer: Optimizer = cloudpickle.loads(blank)
+        kind, attributes = cloudpickle.loads(blank)
+        self._optimizer: Optimizer = kind.__new__(kind)
+        self._optimizer.__setstate__(attributes)
         self._start = [dict(g) for g in self._optimizer.param_groups]
 
     def update(
@@ -210,14 +215,13 @@ def state_entries(
     for name, value in state.items():
         if isinstance(value, torch.Tensor):
             entries.append(Entry(name, "tensor", tuple(value.shape), value.dtype, offset))
-            offset += -(-max(1, math.prod(value.shape) * value.element_size()) // 64) * 64
         elif value is None or isinstance(value, bool | int | float):
             kind = "none" if value is None else type(value).__name__
             entries.append(Entry(name, kind, (), torch.float64, offset))
-            offset += 64
         else:
             raise ConfigError(
                 f"the optimizer keeps a {type(value).__name__} in its state (key {name!r}); only tensors and numbers "
                 "can be kept with the executors, so this optimizer cannot be used"
             )
+        offset += entry_bytes(entries[-1])
     return entries, offset

@@ -63,6 +63,9 @@ def pickle(payload: Payload) -> bytes:
         raise ConfigError(_unpicklable(payload, error)) from error
 
 
+_MODULE_ATTRIBUTES = frozenset(vars(torch.nn.Module()))  # parameters, hooks, submodules: looked at one by one
+
+
 def _unpicklable(payload: Payload, error: Exception) -> str:
     for name in ("model", "loss", "metrics", "step_fn"):
         part = getattr(payload, name)
@@ -71,7 +74,7 @@ def _unpicklable(payload: Payload, error: Exception) -> str:
         where = name
         for owner_name, owner in [("", part), *(part.named_modules() if isinstance(part, torch.nn.Module) else [])]:
             for key, value in getattr(owner, "__dict__", {}).items():
-                if not key.startswith("_") and not isinstance(value, torch.nn.Module) and not _pickles(value):
+                if key not in _MODULE_ATTRIBUTES and not _pickles(value):
                     where = ".".join(filter(None, (name, owner_name, key)))
                     return (
                         f"{where} is a {type(value).__name__} and cannot be sent to the executors ({error}); create it "

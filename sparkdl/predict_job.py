@@ -83,7 +83,10 @@ def predict(
         batch_size=batch_size,
         input_tensor_shapes=tensor_shapes,
     )
-    found = frame.withColumn(output_col, udf(*inputs))
+    value = udf(*inputs)
+    if not row_shape and kind == FloatType():
+        value = F.coalesce(value, F.lit(math.nan).cast("float"))  # on its way through pandas NaN becomes null
+    found = frame.withColumn(output_col, value)
     return found.withColumn(output_col, _nested(_column(output_col), row_shape)) if len(row_shape) > 1 else found
 
 

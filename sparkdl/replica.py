@@ -60,7 +60,7 @@ class Sums(NamedTuple):
 
     gradients: list[torch.Tensor | None]
     record: np.ndarray  # float64, see Payload.record_names
-    float_buffers: torch.Tensor  # fp32, already scaled by rows / rows in the step
+    float_buffers: torch.Tensor  # fp32
     raw_buffers: bytes
 
 
@@ -139,13 +139,14 @@ class Replica:
             # BatchNorm1d cannot normalise a single row by itself, and the last step of an epoch may leave a replica
             # just one: it is normalised by the running statistics then
             alone = len(next(iter(part.values()))) == 1
-            for norm in self._norms:
-                norm.train(not alone)
+            resting = [norm.eval() for norm in self._norms if alone and norm.training]
             self._backward(Batch(payload, part, self.device), rows_in_step, record)
+            for norm in resting:
+                norm.train()
         gradients = [None if p.grad is None else p.grad.detach().to("cpu").contiguous() for p in self._parameters]
         floats, raw = read_buffers(self.model)
         record[payload.record_names.index("compute_ms")] = (time.perf_counter() - began) * 1e3
-        return Sums(gradients, record, floats * (num_rows / rows_in_step), raw)
+        return Sums(gradients, record, floats, raw)
 
     def _backward(self, batch: Batch, rows_in_step: int, record: np.ndarray) -> None:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.payload.precision == "bf16"):
@@ -189,7 +190,9 @@ class Replica:
         if isinstance(loss, CLASS_LOSSES) and loss.reduction == "mean" and not target.is_floating_point():
             counted = target != loss.ignore_index
             if loss.weight is not None:
-                total = float(torch.where(counted, loss.weight[target.clamp(min=0)], 0.0).sum(dtype=torch.float64))
+                total = float(
+                    torch.where(counted, loss.weight[torch.where(counted, target, 0)], 0.0).sum(dtype=torch.float64)
+                )
             else:
                 total = float(counted.sum()) / (target.numel() / len(batch))
             if total == 0.0:

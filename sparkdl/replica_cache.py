@@ -32,7 +32,8 @@ RECORDED_STEPS = 1024  # how many steps of records an executor remembers
 
 def run_directory(run: str) -> str:
     """The run's directory on this executor; Spark removes it with the executor."""
-    return os.path.join(SparkFiles.getRootDirectory(), f"sparkdl-{run}")
+    # executors answer ".", which means nothing to others on the same host
+    return os.path.join(os.path.abspath(SparkFiles.getRootDirectory()), f"sparkdl-{run}")
 
 
 class RunCache:

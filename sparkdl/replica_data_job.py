@@ -59,16 +59,15 @@ def frame_tokens(
 
 def array_tokens(
     sc: SparkContext,
-    arrays: Mapping[str, np.ndarray],
+    arrays: Broadcast[dict[str, np.ndarray]],
     columns: Columns,
     num_replicas: int,
     run: str,
     payload: Broadcast[bytes],
 ) -> RDD[Any]:
-    """Tokens of arrays that the driver holds; they reach the executors as a broadcast. Nothing runs yet."""
-    shared = sc.broadcast(dict(arrays))
+    """Tokens of arrays that the driver hands out as a broadcast. Nothing runs yet."""
     numbers = sc.parallelize(list(range(num_replicas)), num_replicas)
-    return numbers.mapPartitionsWithIndex(_ArrayWriter(run, columns, payload, shared, num_replicas))
+    return numbers.mapPartitionsWithIndex(_ArrayWriter(run, columns, payload, arrays, num_replicas))
 
 
 class _FrameWriter:

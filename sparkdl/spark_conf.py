@@ -62,7 +62,7 @@ SETTINGS = (
             "org.apache.spark.serializer.JavaSerializer", "always",
             "a Kryo instance is made for every stream, which small steps feel"),
     Setting("spark.locality.wait", "10s", "3s", "cluster",
-            "a task that gives up waiting for its own executor has to rebuild its replica's rows and state there",
+            "a task that gives up waiting for its own executor finds neither rows nor state elsewhere, and fails",
             match="at least"),
     Setting("spark.speculation", "false", "false", "always",
             "a speculative copy runs away from its replica's rows and takes a slot from a task that has work"),
@@ -182,7 +182,10 @@ def deviations(settings: dict[str, str], spark_version: str) -> list[Finding]:
             found.append(Finding(setting.level, setting.key, value, _wish(setting), setting.why))
     if re.fullmatch(r"local(\[[^,\]]*\])?", master):
         slots = master[6:-1] or "1"
-        why = "a local master without a second number never retries a task: one lost Python worker ends the run"
+        why = (
+            "a local master without a second number never retries a task: one lost Python worker sends the run back to "
+            "its last snapshot"
+        )
         found.append(Finding("safety", "spark.master", master, f"local[{slots},4]", why))
     return found
 

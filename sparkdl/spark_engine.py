@@ -1,7 +1,7 @@
 """A run on Spark: places the replicas, submits the jobs of each step, takes snapshots, and goes back to one when an
 executor is lost.
 
-A form of the step (:mod:`sparkdl.gather_job`, :mod:`sparkdl.slices_job`) only says which jobs a step has. What the
+A form of the step (:mod:`sparkdl.gather_job`, :mod:`sparkdl.slices_form`) only says which jobs a step has. What the
 jobs compute is on floor 0.
 """
 
@@ -92,6 +92,7 @@ class SparkEngine:
         self._durable = Durable(0, "", None)
         self._since_durable: list[StepSettings] = []
         self._durable_due = time.monotonic() + DURABLE_SECONDS
+        self._reported = 0  # steps below have been reported
         self._interval = SNAPSHOT_STEPS[0]
         self._rollbacks = 0
         self._directory = tempfile.TemporaryDirectory(prefix="sparkdl-")
@@ -107,13 +108,19 @@ class SparkEngine:
         self._tokens = self._make_tokens()
         self._token_blocks = self.jvm.keep(self._tokens)
         self._num_executors = self._count_executors()
-        return read_tokens(self._tokens)
+        try:
+            return read_tokens(self._tokens)
+        except FAILURES as error:
+            raise ClusterError(f"the training data could not be read: {failure_text(error)}") from error
 
     def begin(self, plan: Plan, form: Form, show: Callable[[str], None]) -> None:
         """Puts the payload's model in place as version 0. ``show`` is told of what is out of the ordinary."""
         self.plan, self._form, self._show = plan, form, show
-        self._anchor()
-        self.submit("sparkdl: first weights", JobSettings("restore", 0, []), lambda: form.restore(None))
+        try:
+            self._anchor()
+            self.submit("sparkdl: first weights", JobSettings("restore", 0, []), lambda: form.restore(None))
+        except FAILURES as error:
+            self._recover(error)
 
     def cancel(self) -> None:
         """Stops whatever still runs for this run."""
@@ -154,7 +161,7 @@ class SparkEngine:
         began = time.perf_counter()
         records: list[StepReport] = self._guarded(self._mark)
         cost = time.perf_counter() - began
-        per_step = sum(r.seconds for r in records) / len(records)
+        per_step = sum(r.seconds for r in records) / max(1, len(records)) or 1.0
         self._interval = int(min(max(cost / (SNAPSHOT_SHARE * per_step), SNAPSHOT_STEPS[0]), SNAPSHOT_STEPS[1]))
         self._rollbacks = 0
         return records
@@ -222,7 +229,11 @@ class SparkEngine:
         if not self._is_local():
             self._since_durable += self._log
         self._before, self._log, self._seconds = self._log[-1], [], {}
-        self._keep_durable()
+        self._reported = self.version
+        try:
+            self._keep_durable()
+        except FAILURES as error:  # the older copy stays; whatever was lost shows in the next step
+            logger.debug("no copy on the driver: %s", failure_text(error))
         return records
 
     def _records(self, items: list[bytes]) -> list[StepReport]:
@@ -232,7 +243,9 @@ class SparkEngine:
             values[head.version] = np.frombuffer(item[wire.HEADER_BYTES :], np.float64).reshape(
                 self.plan.num_replicas, -1
             )
-        return [StepReport(s, values[s.step], self._seconds[s.step]) for s in self._log if s.step in values]
+        # after going back further than the last snapshot, steps come by that were reported before
+        fresh = [s for s in self._log if s.step in values and s.step >= self._reported]
+        return [StepReport(s, values[s.step], self._seconds[s.step]) for s in fresh]
 
     def _read_state(self) -> tuple[dict[int, bytes], list[bytes]]:
         assert self._snapshot is not None

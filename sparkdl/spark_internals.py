@@ -228,6 +228,15 @@ class JVM:
         yield from _local_iterator_from_socket(served, NoOpSerializer())
 
 
+def concurrent_tasks(sc: SparkContext) -> int | None:
+    """How many tasks the executors that are there can run at once, or None if this Spark does not say."""
+    try:
+        inner: Any = sc._jsc.sc()
+        return int(inner.maxNumConcurrentTasks(inner.resourceProfileManager().defaultResourceProfile()))
+    except Exception:
+        return None
+
+
 class _Echo:
     """The self-test's task: passes its items on, one more byte on each."""
 

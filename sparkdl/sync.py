@@ -36,6 +36,7 @@ class GradientSum:
         self._num_replicas = num_replicas
         self._num_buffer_floats = num_buffer_floats
         self._next: dict[int, int] = {}  # piece -> how many of the contributors are in the sum already
+        self._sizes: dict[int, int] = {}  # piece -> elements
         self._early: dict[tuple[int, int], torch.Tensor] = {}
         self._contributors: Sequence[int] = ()
 
@@ -48,6 +49,7 @@ class GradientSum:
         """
         self._contributors = contributors
         self._next.clear()
+        self._sizes.clear()
         self._early.clear()
         self.records.clear()
         self.shared.clear()
@@ -83,13 +85,18 @@ class GradientSum:
         return started
 
     def _check_complete(self, version: int) -> None:
-        if len(self.records) != self._num_replicas or any(n != len(self._contributors) for n in self._next.values()):
+        wanted = len(self._contributors)
+        whole = sum(self._sizes.values()) == self.stop - self.start and set(self._next.values()) == {wanted}
+        if self.shared:
+            whole = len(self.shared) == wanted
+        if len(self.records) != self._num_replicas or not whole or len(self._floats) not in (0, wanted):
             raise StateLost(f"gradients of step {version} are incomplete: replicas {sorted(self.records)} arrived")
 
     def _add(self, source: Source, head: Header) -> None:
         place = self.total[head.start - self.start : head.start - self.start + head.size]
         order = self._contributors.index(head.replica)
         done = self._next.get(head.start, 0)
+        self._sizes[head.start] = head.size
         if order != done:
             early = torch.empty(head.size, dtype=torch.bfloat16 if head.dtype else torch.float32)
             source.readinto(wire.view(early))
@@ -128,13 +135,19 @@ class GradientSum:
         return 1.0 if denominator in (rows, 0.0) else rows / denominator
 
     def buffers(self) -> tuple[torch.Tensor, bytes] | None:
-        """The model's buffers after the step: floats summed in replica order, the others from the first replica."""
+        """The model's buffers after the step: floats are the mean over the rows' replicas, others are the first's.
+
+        The mean is the first replica's value and the weighed differences from it, so that what no replica changes (a
+        table kept as a buffer) stays as it is to the last bit.
+        """
         if not self._floats:
             return None
         order = sorted(self._floats)
-        floats = self._floats[order[0]].clone()
+        rows = {replica: float(self.records[replica][0]) for replica in order}
+        first = self._floats[order[0]]
+        floats = first.clone()
         for replica in order[1:]:
-            floats.add_(self._floats[replica])
+            floats.add_((self._floats[replica] - first) * (rows[replica] / sum(rows.values())))
         return floats, self._raw[order[0]]
 
 

@@ -24,7 +24,8 @@ from sparkdl.history import History, StepRecord
 from sparkdl.payload import Metric, Payload
 from sparkdl.progress import Progress
 from sparkdl.slices_form import SlicesForm
-from sparkdl.spark_engine import Form, SparkEngine, is_local
+from sparkdl.spark_engine import Form, SparkEngine
+from sparkdl.spark_internals import concurrent_tasks
 from sparkdl.step_settings import Plan
 from sparkdl.training_loop import Schedule, load_state, train
 from sparkdl.versioned_state import state_plan
@@ -36,6 +37,7 @@ Data = DataFrame | str | Sequence[str] | Mapping[str, Any]
 SAME_HOST = "spark.sparkdl.sameHost"
 GATHER_BYTES = 18 << 20  # what one task slot may receive in a step beyond the slices form's traffic: 15 ms at 10 Gb/s
 SAMPLE_ROWS = 8
+MOST_STEPS_PER_JOB = 256
 
 
 class Trainer:
@@ -93,6 +95,8 @@ class Trainer:
         _positive("batch_size", batch_size)
         _positive("accumulate", accumulate)
         _positive("steps_per_job", steps_per_job)
+        if steps_per_job > MOST_STEPS_PER_JOB:
+            raise ConfigError(f"steps_per_job is {steps_per_job}; pass at most {MOST_STEPS_PER_JOB}")
         if replicas is not None:
             _positive("replicas", replicas)
         for name, value in (("clip_norm", clip_norm), ("clip_value", clip_value)):
@@ -139,6 +143,7 @@ class Trainer:
             "accumulate": accumulate,
         }
         self._model = _build(model, seed)
+        self._seen: dict[str, np.ndarray] | None = None  # some rows of the last fit
 
     @property
     def model(self) -> torch.nn.Module:
@@ -169,12 +174,8 @@ class Trainer:
         payload, stand_in = self._payload()
         schedule = Schedule(stand_in, self._scheduler, payload.template.hyper)
         pickled = payload_module.pickle(payload)
-        sample = (
-            replica_data_job.sample(data, self.columns, SAMPLE_ROWS)
-            if isinstance(data, DataFrame)
-            else {name: array[:SAMPLE_ROWS] for name, array in data.items()}
-        )
-        num_classes = dry_run.check(payload, sample)
+        self._seen = self._sample(data)
+        num_classes = dry_run.check(payload, self._seen)
         spark_conf.warn_once(spark, logger)
         sc = spark.sparkContext
         replicas = self._replicas or max(1, min(task_slots(spark), self._batch_size))
@@ -182,11 +183,13 @@ class Trainer:
 
         run = uuid.uuid4().hex[:12]
         shared = sc.broadcast(pickled)
+        arrays = None if isinstance(data, DataFrame) else sc.broadcast(data)
 
         def tokens() -> RDD[Any]:
             if isinstance(data, DataFrame):
                 return replica_data_job.frame_tokens(data, self.columns, replicas, run, shared)
-            return replica_data_job.array_tokens(sc, data, self.columns, replicas, run, shared)
+            assert arrays is not None
+            return replica_data_job.array_tokens(sc, arrays, self.columns, replicas, run, shared)
 
         history = History()
         engine = SparkEngine(sc, run, payload, tokens)
@@ -194,7 +197,7 @@ class Trainer:
         try:
             rows = engine.place()
             self._check_labels(payload, num_classes, rows)
-            plan, form = self._plan(spark, engine, payload, run, tuple(r.num_rows for r in rows))
+            plan, form, steps_per_job = self._plan(spark, engine, payload, run, tuple(r.num_rows for r in rows))
             progress = Progress(
                 epochs * plan.steps_per_epoch,
                 epochs,
@@ -209,10 +212,10 @@ class Trainer:
                     return {}
                 lots, _ = engine.state()
                 load_state(payload, lots, self._model)
-                return {f"val_{name}": value for name, value in self._evaluate(held_out).items()}
+                return self._evaluate(held_out)
 
             shown: Callable[[StepRecord], None] = progress.update
-            train(engine, plan, schedule, epochs, self._steps_per_job, list(payload.metrics), history, shown, on_epoch)
+            train(engine, plan, schedule, epochs, steps_per_job, list(payload.metrics), history, shown, on_epoch)
             lots, fingerprints = engine.state()
             load_state(payload, lots, self._model)
             history.fingerprint = hashlib.sha256(b"".join(fingerprints)).hexdigest()
@@ -223,6 +226,8 @@ class Trainer:
             history.events.extend(engine.events)
             engine.close()
             shared.destroy()
+            if arrays is not None:
+                arrays.destroy()
             if progress is not None:
                 progress.close()
         return history
@@ -235,7 +240,9 @@ class Trainer:
         """``frame`` with the model's output as another column: a float, or an array of floats, per row. Lazy."""
         spark_conf.refuse_connect(frame.sparkSession)
         self._require_columns(frame, self.columns.feature_names)
-        return predict_job.predict(frame, self._model, self.columns, output_col, batch_size)
+        options = {"precision": self._options["precision"], "device": self._options["device"]}
+        sample = self._seen if frame.isStreaming else None  # a stream has no first row to look at
+        return predict_job.predict(frame, self._model, self.columns, output_col, batch_size, **options, sample=sample)
 
     # --- inside
 
@@ -246,7 +253,10 @@ class Trainer:
     def _data(self, spark: SparkSession, data: Data) -> DataFrame | dict[str, np.ndarray]:
         if isinstance(data, Mapping):
             self._require(list(data), self.columns.names)
-            return from_arrays(data, self.columns.names)
+            try:
+                return from_arrays(data, self.columns.names)
+            except TypeError as error:
+                raise ConfigError(str(error)) from error
         if isinstance(data, str) or (isinstance(data, Sequence) and data and all(isinstance(p, str) for p in data)):
             data = spark.read.parquet(*([data] if isinstance(data, str) else data))
         if type(data).__name__ == "DataFrame" and type(data).__module__.startswith("pyspark.sql.connect"):
@@ -258,6 +268,14 @@ class Trainer:
             )
         self._require_columns(data, self.columns.names)
         return data
+
+    def _sample(self, data: DataFrame | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if not isinstance(data, DataFrame):
+            return {name: array[:SAMPLE_ROWS] for name, array in data.items()}
+        try:
+            return replica_data_job.sample(data, self.columns, SAMPLE_ROWS)
+        except TypeError as error:
+            raise ConfigError(str(error)) from error
 
     def _require_columns(self, frame: DataFrame, names: list[str]) -> None:
         self._require(frame.columns, names)
@@ -313,7 +331,7 @@ class Trainer:
 
     def _plan(
         self, spark: SparkSession, engine: SparkEngine, payload: Payload, run: str, rows: tuple[int, ...]
-    ) -> tuple[Plan, Form]:
+    ) -> tuple[Plan, Form, int]:
         layout = payload.plan.layout
         form = self._form
         if engine.jvm.gather_only:
@@ -326,8 +344,10 @@ class Trainer:
         plan = Plan(run, self._seed, self._batch_size, rows, tuple(slices.cut(layout, count)), same_host)
         if form == "gather":
             steps_per_job = 1 if engine.jvm.gather_only else self._steps_per_job
-            return plan, GatherForm(engine.jvm, plan, engine.submit, steps_per_job)
-        return plan, SlicesForm(engine.jvm, plan, payload, form == "fused", engine.submit, self._steps_per_job)
+            return plan, GatherForm(engine.jvm, plan, engine.submit, steps_per_job), steps_per_job
+        steps_per_job = 1 if payload.clip_norm is not None else self._steps_per_job  # the norm ends the job
+        form_of_slices = SlicesForm(engine.jvm, plan, payload, form == "fused", engine.submit, steps_per_job)
+        return plan, form_of_slices, steps_per_job
 
 
 def choose_form(wire_bytes: int, replicas: int, slots: int) -> str:
@@ -344,12 +364,7 @@ def choose_form(wire_bytes: int, replicas: int, slots: int) -> str:
 def task_slots(spark: SparkSession) -> int:
     """Tasks that can run at the same time on the executors there are now."""
     sc = spark.sparkContext
-    cpus = int(sc.getConf().get("spark.task.cpus", "1") or 1)
-    cores = sc.getConf().get("spark.executor.cores", None)
-    if cores is None or is_local(sc):
-        return max(1, sc.defaultParallelism // cpus)
-    executors = max(1, int(sc._jsc.sc().getExecutorMemoryStatus().size()) - 1)  # the driver counts as one
-    return max(1, executors * (int(cores) // cpus))
+    return max(1, concurrent_tasks(sc) or sc.defaultParallelism)
 
 
 def _build(model: torch.nn.Module | Callable[[], torch.nn.Module], seed: int) -> torch.nn.Module:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from sparkdl.errors import StateLost
-from sparkdl.optim import Entry, SliceOptimizer, Template, state_entries
+from sparkdl.optim import Entry, SliceOptimizer, Template, entry_bytes, state_entries
 from sparkdl.slices import Layout
 
 PAGE = 4096
@@ -126,12 +126,14 @@ class VersionedState:
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, lot)
 
-    def _write(self, lot: int, version: int, write: Callable[[], None]) -> None:
-        """Puts ``version`` of a lot in place once, whoever and however many ask for it."""
+    def _write(self, lot: int, version: int, write: Callable[[], None], source: int | None = None) -> None:
+        """Puts ``version`` of a lot in place once, whoever and however many ask for it, from version ``source``."""
         with self._locked(lot):
             stamps = self._stamps[version % 2]
             if stamps[lot] == version + 1:
                 return
+            if source is not None:
+                self.require(source, [lot])  # before anything is touched: a late copy of an old task does no harm
             stamps[lot] = 0
             write()
             stamps[lot] = version + 1
@@ -143,7 +145,7 @@ class VersionedState:
         return {e.name: self._value(version, e) for e in self.plan.entries[segment]}
 
     def _tensor(self, version: int, entry: Entry) -> torch.Tensor:
-        size = max(1, math.prod(entry.shape)) * torch.empty((), dtype=entry.dtype).element_size()
+        size = math.prod(entry.shape) * entry.dtype.itemsize
         return self._halves[version % 2][entry.offset : entry.offset + size].view(entry.dtype).view(entry.shape)
 
     def _value(self, version: int, entry: Entry) -> Any:
@@ -167,7 +169,6 @@ class VersionedState:
         """Brings a lot from ``version`` to ``version + 1``. ``gradient(start, stop)`` gives the summed gradient."""
 
         def write() -> None:
-            self.require(version, [lot])
             first, last = self.plan.layout.lots[lot]
             numbers = range(first, last)
             segments = self.plan.layout.segments[first:last]
@@ -189,7 +190,7 @@ class VersionedState:
             for n, state in zip(numbers, new, strict=True):
                 self._keep(version + 1, n, state)
 
-        self._write(lot, version + 1, write)
+        self._write(lot, version + 1, write, source=version)
 
     def _keep(self, version: int, segment: int, state: dict[str, Any]) -> None:
         """Stores what the optimizer left outside the file: first states, replaced tensors, Python numbers."""
@@ -269,6 +270,5 @@ class VersionedState:
         ranges = [(start * 4, stop * 4)]
         entries = [e for n in range(first, last) for e in plan.entries[n]] if version else []
         if entries:
-            end = plan.entries[last][0].offset if last < len(plan.entries) else plan.buffer_start
-            ranges.append((entries[0].offset, end))
+            ranges.append((entries[0].offset, entries[-1].offset + entry_bytes(entries[-1])))
         return ranges

@@ -18,6 +18,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl",  # its exports are lazy
         "sparkdl.batches",
         "sparkdl.columns",
+        "sparkdl.dry_run",
         "sparkdl.errors",
         "sparkdl.history",
         "sparkdl.java_runtime",
@@ -25,6 +26,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.payload",
         "sparkdl.progress",
         "sparkdl.replica",
+        "sparkdl.shared_gradient",
         "sparkdl.slices",
         "sparkdl.step_settings",
         "sparkdl.sync",
@@ -42,6 +44,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.replica_cache",
         "sparkdl.replica_data_job",
         "sparkdl.slices_form",
+        "sparkdl.spark_public",
         "sparkdl.spark_conf",
         "sparkdl.spark_engine",
         "sparkdl.spark_internals",

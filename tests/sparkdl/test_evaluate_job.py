@@ -76,7 +76,8 @@ class Largest:
         self.reset()
 
     def reset(self) -> None:
-        self.value, self.updates, self.order = -np.inf, 0, []
+        self.value, self.updates = -np.inf, 0
+        self.order: list[float] = []
 
     def update(self, output: torch.Tensor, target: torch.Tensor) -> None:
         self.value = max(self.value, float(output.max()))
@@ -88,7 +89,7 @@ class Largest:
         self.updates += other.updates
         self.order += other.order
 
-    def compute(self) -> torch.Tensor:
+    def compute(self) -> Any:
         return torch.tensor(self.value)
 
 
@@ -139,11 +140,12 @@ def test_nothing_is_touched() -> None:
     model = network().train()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     rows = {name: values.copy() for name, values in DATA.items()}
+    largest = Largest()
+    built = made(metrics={"largest": largest})
     torch.manual_seed(1), random.seed(1), np.random.seed(1)
     expected = torch.rand(1), random.random(), np.random.random()
     torch.manual_seed(1), random.seed(1), np.random.seed(1)
-    largest = Largest()
-    evaluate(rows, nn.Sequential(nn.Identity(), model), made(metrics={"largest": largest}), ROWS)
+    evaluate(rows, nn.Sequential(nn.Identity(), model), built, ROWS)
     assert (torch.rand(1), random.random(), np.random.random()) == expected
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert model.training
@@ -190,10 +192,10 @@ def test_step_fn() -> None:
 
     model = network()
     expected = float(F.mse_loss(output_of(model)[:, 0], torch.from_numpy(DATA["z"])))
-    found = evaluate(DATA, model, made(y="z", step_fn=step, metrics={"twice": accuracy}), 7)
+    found = evaluate(DATA, model, made(F.mse_loss, "z", step_fn=step, metrics={"twice": accuracy}), 7)
     assert found == {"loss": pytest.approx(expected, rel=1e-6), "twice": pytest.approx(2 * expected, rel=1e-6)}
     with pytest.raises(ConfigError, match="'largest' need outputs and labels, but with step_fn only step_fn does"):
-        evaluate(DATA, model, made(y="z", step_fn=step, metrics={"largest": Largest()}), 7)
+        evaluate(DATA, model, made(F.mse_loss, "z", step_fn=step, metrics={"largest": Largest()}), 7)
 
 
 def test_refusals() -> None:

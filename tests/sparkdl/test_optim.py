@@ -269,7 +269,6 @@ def test_what_schedulers_add_to_the_groups_does_no_harm(scheduler: str) -> None:
         assert torch.equal(weights, expected.detach())
 
 
-@pytest.mark.xfail(strict=True, reason="torch pickles only defaults, state and groups of an optimizer")
 def test_an_optimizers_own_attributes_reach_the_slices() -> None:
     optimizer = SliceOptimizer(template(partial(Plain, start=5), model())[0].blank)
     assert optimizer.update([torch.ones(2)], [torch.ones(2)], [0], [{}], [{}]) == [{"kept": 5}]

@@ -68,7 +68,6 @@ def test_a_models_own_attribute_that_cannot_be_pickled_is_named() -> None:
         pickle(payload_of(model))
 
 
-@pytest.mark.xfail(strict=True, reason="attributes that begin with _ are passed over")
 def test_a_private_attribute_that_cannot_be_pickled_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^model\.encoder\.1\._guard is a lock and cannot be sent"):
         pickle(payload_of(Holder("_guard", threading.Lock())))

@@ -307,7 +307,6 @@ def test_two_versions_are_kept_and_older_ones_are_gone(tmp_path: Path) -> None:
         run.state.require(0, run.lots)
 
 
-@pytest.mark.xfail(strict=True, reason="the target's stamp goes before the source is looked at")
 def test_a_missing_source_is_state_lost(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     with pytest.raises(StateLost, match="version 1 is needed"):
@@ -319,7 +318,6 @@ def test_a_missing_source_is_state_lost(tmp_path: Path) -> None:
     assert not run.state.has(2, [1]), "a lot without source must not count"
 
 
-@pytest.mark.xfail(strict=True, reason="the target's stamp goes before the source is looked at")
 def test_a_late_copy_of_an_old_step_leaves_newer_versions_alone(tmp_path: Path) -> None:
     run = Run(tmp_path / "state")
     for version in range(3):
@@ -533,7 +531,6 @@ def test_a_part_of_another_run_is_refused(tmp_path: Path) -> None:
         state.restore(0, 0, 3, 4, reader(b"abcd"))
 
 
-@pytest.mark.xfail(strict=True, reason="_ranges() asks the next segment for its first entry; it may have none")
 def test_parts_of_groups_with_and_without_state(tmp_path: Path) -> None:
     make = in_groups(torch.optim.SGD, {"momentum": 0.9}, {}, {"momentum": 0.9})
     run, copied = Run(tmp_path / "one", make), Run(tmp_path / "two", make)
