@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from torch import nn
 
 from sparkdl import Trainer
 
@@ -25,7 +26,7 @@ def accuracy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def main() -> None:
     """Trains, evaluates, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--replicas", type=int, help="default: one for each task slot")
     arguments = parser.parse_args()
@@ -34,13 +35,23 @@ def main() -> None:
     pixels = (pixels / 16.0).astype(np.float32)
     train_x, test_x, train_y, test_y = train_test_split(pixels, labels, test_size=0.2, random_state=0, stratify=labels)
 
-    model = torch.nn.Sequential(
-        torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(128, 10)
+    model = nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)),
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.25),
+        nn.Linear(512, 10),
     )
+    total_steps = arguments.epochs * -(-len(train_x) // arguments.batch_size)
     trainer = Trainer(
         model,
-        loss=torch.nn.CrossEntropyLoss(),
-        optimizer=partial(torch.optim.Adam, lr=3e-3),
+        loss=nn.CrossEntropyLoss(label_smoothing=0.1),
+        optimizer=partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.05),
+        scheduler=partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=1e-2, total_steps=total_steps),
         metrics={"accuracy": accuracy},
         feature_cols="pixels",
         label_col="digit",

@@ -265,7 +265,7 @@ class _Task:
             # the threads of an operation can show in the last bit of a sum, so they follow the setting
             torch.set_num_threads(max(1, context.cpus()))
             payload: Payload = cloudpickle.loads(self.payload.value)
-            _kept[self.key] = _Meter(payload, replica_cache._device(payload.device))
+            _kept[self.key] = _Meter(payload, replica_cache.task_device(payload.device))
         return _kept[self.key]
 
 

@@ -155,7 +155,7 @@ class _Make:
         context = TaskContext.get()
         # the threads of an operation can show in the last bit of a sum, so they follow the setting
         torch.set_num_threads(max(1, context.cpus() if context else 1))
-        device = replica_cache._device(self.device)
+        device = replica_cache.task_device(self.device)
         return Predictor(cloudpickle.loads(self.model.value), self.columns, self.precision, device, self.row_shape)
 
 

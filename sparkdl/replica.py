@@ -166,12 +166,12 @@ class Replica:
         if payload.step_fn is not None:
             result = payload.step_fn(self.model, batch)
             named = result if isinstance(result, Mapping) else {"loss": result}
-            return named["loss"], float(len(batch)), [float(named[name]) for name in payload.metrics]
+            return named["loss"], float(len(batch)), [_number(named[name]) for name in payload.metrics]
         output = self.model(*batch.inputs, **batch.kwargs)
         loss, denominator = self._mean_loss(output, batch)
         with torch.no_grad():
             values = [
-                float(metric(output.detach() if isinstance(output, torch.Tensor) else output, batch.target))
+                _number(metric(output.detach() if isinstance(output, torch.Tensor) else output, batch.target))
                 for metric in payload.metrics.values()
             ]
         return loss, denominator, values
@@ -199,6 +199,10 @@ class Replica:
                 return output.sum() * 0.0, 0.0  # every label ignored: torch's own mean would be NaN
             return loss(output, target), total
         return loss(output, target), float(len(batch))
+
+
+def _number(value: Any) -> float:
+    return float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
 def piece_parts(

@@ -47,7 +47,7 @@ class RunCache:
         except FileNotFoundError:
             raise StateLost(f"this executor has no files of run {run} in {self.directory}") from None
         self.optimizer = SliceOptimizer(self.payload.template.blank)
-        self.replica = Replica(self.payload, _device(self.payload.device))
+        self.replica = Replica(self.payload, task_device(self.payload.device))
         self.tasks = 0  # how many of the first few this worker has run
         self.write_ms = 0.0  # how long the task before needed to hand its gradient over
         plan = self.payload.plan
@@ -154,7 +154,7 @@ def _set_apart() -> None:
     gc.freeze()
 
 
-def _device(wanted: str) -> torch.device:
+def task_device(wanted: str) -> torch.device:
     """``auto``: the GPU that Spark gave the task, else the CPU."""
     if wanted != "auto":
         return torch.device(wanted)

@@ -5,6 +5,7 @@ A session that the user made is never changed: ``check`` prints what its setting
 
 from __future__ import annotations
 
+import atexit
 import importlib.metadata
 import logging
 import os
@@ -123,7 +124,9 @@ def start_embedded(cores: int | None = None, settings: dict[str, str] | None = N
     builder = SparkSession.builder
     for key, value in (embedded_settings(cores or usable_cores(), memory_mb()) | (settings or {})).items():
         builder = builder.config(key, value)
-    return builder.getOrCreate()
+    started = builder.getOrCreate()
+    atexit.register(started.stop)  # else the Python workers complain when the JVM goes away with this process
+    return started
 
 
 def prepare_environment() -> None:

@@ -240,7 +240,7 @@ class Trainer:
         """``frame`` with the model's output as another column: a float, or an array of floats, per row. Lazy."""
         spark_conf.refuse_connect(frame.sparkSession)
         self._require_columns(frame, self.columns.feature_names)
-        options = {"precision": self._options["precision"], "device": self._options["device"]}
+        options: dict[str, Any] = {name: self._options[name] for name in ("precision", "device")}
         sample = self._seen if frame.isStreaming else None  # a stream has no first row to look at
         return predict_job.predict(frame, self._model, self.columns, output_col, batch_size, **options, sample=sample)
 

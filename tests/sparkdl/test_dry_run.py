@@ -218,6 +218,8 @@ def test_labels_beyond_the_outputs() -> None:
     assert "column 'y' holds label 10 but the model has 10 outputs (0..9)" in message
     assert "StringIndexer" in message
     assert "label -1 but the model has 4 outputs (0..3)" in refused(made(nn.Linear(3, 4)), y=np.full(ROWS, -1))
+    beside_ignored = np.where(np.arange(ROWS) < 4, -100, -1)
+    assert "label -1 but the model has 4 outputs" in refused(made(nn.Linear(3, 4)), y=beside_ignored)
     assert "label 1 but the model has 1 output (0)" in refused(made(nn.Linear(3, 1)), y=np.arange(ROWS) % 2)
 
 

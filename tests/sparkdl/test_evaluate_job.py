@@ -155,7 +155,9 @@ def test_nothing_is_touched() -> None:
 
 def test_metric_objects_see_every_batch_once() -> None:
     model = network()
-    built = made(metrics={"largest": Largest(), "updates": Updates(), "accuracy": accuracy})
+    used = Updates()
+    used.update(torch.ones(1, 4), torch.ones(1))
+    built = made(metrics={"largest": Largest(), "updates": used, "accuracy": accuracy})
     found = evaluate(DATA, model, built, 5)
     assert found["largest"] == float(output_of(model).max())
     assert found["updates"] == 9

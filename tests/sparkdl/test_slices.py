@@ -139,7 +139,8 @@ def test_pieces_cover_every_slice_in_order_and_never_cross_its_border(
         pieces = slices.pieces(found, cut)
     for number, lots in enumerate(cut):
         start, stop = slices.slice_bounds(found, lots)
-        assert (start, stop) == (found.lot_bounds(lots[0])[0], found.lot_bounds(lots[1] - 1)[1])
+        assert start == found.lot_bounds(lots[0])[0]
+        assert 0 <= stop - found.lot_bounds(lots[1] - 1)[1] < 16, "at most the padding goes along"
         mine = [p for p in pieces if p.slice == number]
         assert [p.start for p in mine] == [start, *(p.stop for p in mine[:-1])]
         assert mine[-1].stop == stop
