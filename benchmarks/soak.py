@@ -196,7 +196,7 @@ def verdict(samples: list[dict[str, float]], settled: int) -> dict[str, Any]:
 def main() -> int:
     """The command line; returns 1 when something grew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, help="steps of the run (10000; with --quick 300)")
+    parser.add_argument("--steps", type=int, help="steps of the run (10000; with --quick 400)")
     parser.add_argument("--model", default="mlp", choices=list(models.SPECS), help="mlp")
     parser.add_argument("--replicas", type=int, default=2, help="2")
     parser.add_argument("--master", default="local[2]", help="local[2]")
@@ -211,7 +211,7 @@ def main() -> int:
     parser.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help="a further Spark setting")
     parser.add_argument("--quick", action="store_true", help="a short run: shows that it works, and proves nothing")
     args = parser.parse_args()
-    args.steps = args.steps or (300 if args.quick else 10000)
+    args.steps = args.steps or (400 if args.quick else 10000)
 
     import torch
 

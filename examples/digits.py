@@ -18,6 +18,21 @@ from torch import nn
 from sparkdl import Trainer
 
 
+def network() -> nn.Module:
+    """Two convolutions and a linear layer."""
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)),
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.25),
+        nn.Linear(512, 10),
+    )
+
+
 def accuracy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """The share of rows whose largest output is at their label."""
     return (output.argmax(dim=1) == target).float().mean()
@@ -35,20 +50,9 @@ def main() -> None:
     pixels = (pixels / 16.0).astype(np.float32)
     train_x, test_x, train_y, test_y = train_test_split(pixels, labels, test_size=0.2, random_state=0, stratify=labels)
 
-    model = nn.Sequential(
-        nn.Unflatten(1, (1, 8, 8)),
-        nn.Conv2d(1, 16, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Dropout(0.25),
-        nn.Linear(512, 10),
-    )
     total_steps = arguments.epochs * -(-len(train_x) // arguments.batch_size)
     trainer = Trainer(
-        model,
+        network,  # a function: built once, with the trainer's seed
         loss=nn.CrossEntropyLoss(label_smoothing=0.1),
         optimizer=partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.05),
         scheduler=partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=1e-2, total_steps=total_steps),

@@ -83,8 +83,11 @@ def check_labels(
     label_min: float | None,
     label_max: float | None,
     label_nan: bool,
+    label_fraction: float | None = None,
 ) -> None:
     """Whether the loss can take labels with these statistics. ``num_classes``: what :func:`check` returned.
+
+    label_fraction: what :func:`fraction_in` found.
 
     Raises ConfigError: a NaN, or a label that is no class number of the model's outputs, or no probability for BCE.
     """
@@ -95,6 +98,11 @@ def check_labels(
         raise ConfigError(
             f"{where} NaN, with which {_name(loss)} cannot be computed. Drop those rows, for example with "
             f"DataFrame.dropna(subset=[{label_name!r}])."
+        )
+    if label_fraction is not None and isinstance(loss, CLASS_LOSSES):
+        raise ConfigError(
+            f"{where} {_number(label_fraction)}, but {_name(loss)} compares with class numbers: {_INDEX_LABELS}, or "
+            "use MSELoss for a quantity."
         )
     if label_min is None or label_max is None:
         return
@@ -112,6 +120,14 @@ def check_labels(
             f"{where} label {_number(label)} but {_name(loss)} compares with probabilities, 0 to 1. Map the labels to "
             "0 and 1, or use CrossEntropyLoss for more than two classes."
         )
+
+
+def fraction_in(labels: np.ndarray) -> float | None:
+    """The first label that is no whole number, where every row has one number; NaN does not count."""
+    if labels.ndim != 1 or labels.dtype.kind != "f":
+        return None
+    fractions = labels[(labels != np.floor(labels)) & ~np.isnan(labels)]
+    return float(fractions[0]) if fractions.size else None
 
 
 class _Try:
@@ -179,14 +195,8 @@ class _Try:
         if self.payload.step_fn is not None or len(names) != 1:
             return
         labels = self.rows[names[0]]
-        check_labels(names[0], self.payload.loss, None, None, None, bool(np.isnan(labels).any()))
-        if isinstance(self.payload.loss, CLASS_LOSSES) and labels.ndim == 1 and labels.dtype.kind == "f":
-            broken = labels[labels != np.floor(labels)]
-            if broken.size:
-                raise ConfigError(
-                    f"label_col: column {names[0]!r} holds {_number(float(broken[0]))}, but {_name(self.payload.loss)} "
-                    f"compares with class numbers: {_INDEX_LABELS}, or use MSELoss for a quantity."
-                )
+        nan = bool(np.isnan(labels).any())
+        check_labels(names[0], self.payload.loss, None, None, None, nan, fraction_in(labels))
 
     def _check_loss(self) -> None:
         loss, target = self.payload.loss, self.batch.target

@@ -26,6 +26,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkdl import columns as columns_module
+from sparkdl import dry_run
 from sparkdl.columns import Columns
 from sparkdl.errors import ConfigError
 from sparkdl.replica_cache import run_directory
@@ -41,6 +42,7 @@ class ReplicaRows(NamedTuple):
     label_nan: bool
     host: str
     error: str | None = None
+    label_fraction: float | None = None  # a label that is no whole number
 
 
 def deal(frame: DataFrame, names: list[str], num_replicas: int) -> DataFrame:
@@ -153,6 +155,7 @@ def _write_columns(
     low: float | None = None
     high: float | None = None
     nan = False
+    fraction: float | None = None
     num_rows = 0
     try:
         for part in parts:
@@ -165,6 +168,7 @@ def _write_columns(
             if label and size:
                 values = part[label]
                 nan = nan or bool(np.isnan(values).any())
+                fraction = dry_run.fraction_in(values) if fraction is None else fraction
                 low = float(np.min(values)) if low is None else min(low, float(np.min(values)))
                 high = float(np.max(values)) if high is None else max(high, float(np.max(values)))
             num_rows += size
@@ -175,7 +179,7 @@ def _write_columns(
         shapes = dict.fromkeys(columns.names, ("<f4", ()))
     with open(os.path.join(directory, "columns.json"), "w") as listing:
         json.dump({name: (dtype, (num_rows, *shape)) for name, (dtype, shape) in shapes.items()}, listing)
-    return ReplicaRows(replica, num_rows, low, high, nan, os.uname().nodename)
+    return ReplicaRows(replica, num_rows, low, high, nan, os.uname().nodename, label_fraction=fraction)
 
 
 def _write_once(path: str, payload: Broadcast[bytes]) -> None:

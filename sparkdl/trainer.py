@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from pyspark import RDD
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from torch.optim import Optimizer
 
@@ -258,7 +259,12 @@ class Trainer:
             except TypeError as error:
                 raise ConfigError(str(error)) from error
         if isinstance(data, str) or (isinstance(data, Sequence) and data and all(isinstance(p, str) for p in data)):
-            data = spark.read.parquet(*([data] if isinstance(data, str) else data))
+            paths = [data] if isinstance(data, str) else list(data)
+            try:
+                data = spark.read.parquet(*paths)
+            except PySparkException as error:
+                found = next(iter(str(error).splitlines()), type(error).__name__)
+                raise ConfigError(f"{', '.join(map(repr, paths))} cannot be read as Parquet: {found}") from error
         if type(data).__name__ == "DataFrame" and type(data).__module__.startswith("pyspark.sql.connect"):
             spark_conf.refuse_connect(getattr(data, "sparkSession", None))
         if not isinstance(data, DataFrame):
@@ -325,9 +331,9 @@ class Trainer:
             highs = [r.label_max for r in rows if r.label_max is not None]
             nan = any(r.label_nan for r in rows)
             name = self.columns.label_names[0]
-            dry_run.check_labels(
-                name, payload.loss, num_classes, min(lows, default=None), max(highs, default=None), nan
-            )
+            fraction = next((r.label_fraction for r in rows if r.label_fraction is not None), None)
+            low, high = min(lows, default=None), max(highs, default=None)
+            dry_run.check_labels(name, payload.loss, num_classes, low, high, nan, fraction)
 
     def _plan(
         self, spark: SparkSession, engine: SparkEngine, payload: Payload, run: str, rows: tuple[int, ...]

@@ -20,7 +20,8 @@ from pyspark import SparkFiles
 from pyspark.sql import DataFrame, SparkSession
 from torch import nn
 
-from sparkdl import ClusterError, ConfigError, Trainer, TrainingError, preflight_job, spark_conf
+from sparkdl import Trainer, preflight_job, spark_conf
+from sparkdl.errors import ClusterError, ConfigError, TrainingError
 from sparkdl.replica import Batch
 from sparkdl.spark_engine import SparkEngine
 from sparkdl.trainer import choose_form
@@ -255,6 +256,9 @@ CASES = {
     "label out of range, far behind": Case(RANGE, with_label(FAR, 9)),
     "label out of range in a frame, far behind": Case(RANGE, frame(lambda: changed(FAR, label=9.0))),
     "negative label, far behind": Case("label_col: column 'label' holds label -1 but", with_label(FAR, -1)),
+    "fraction as label, far behind": Case(
+        "label_col: column 'label' holds 1.5, but CrossEntropyLoss", with_label(FAR, 1.5)
+    ),
     "fraction as label": Case("label_col: column 'label' holds 1.5, but CrossEntropyLoss", with_label(2, 1.5)),
     "no rows": Case("the training data have no rows", frame(list)),
     "no rows in arrays": Case("the data has no rows", {"features": np.zeros((0, 12)), "label": np.zeros(0)}),
@@ -281,9 +285,9 @@ CASES = {
     "a list as data": Case("training data of type list cannot be read", [[1.0, 2.0]]),
     "no paths": Case("training data of type list cannot be read", []),
     "pandas as data": Case("training data of type DataFrame cannot be read", pd.DataFrame({"label": [1]})),
-    "missing Parquet": Case("there are no Parquet files at /no/such/place", "/no/such/place"),
+    "missing Parquet": Case("'/no/such/place' cannot be read as Parquet: [PATH_NOT_FOUND]", "/no/such/place"),
     "missing Parquet among others": Case(
-        "there are no Parquet files at /no/such/place, /no/other/place", ["/no/such/place", "/no/other/place"]
+        "'/no/such/place', '/no/other/place' cannot be read as Parquet: ", ["/no/such/place", "/no/other/place"]
     ),
 }
 
