@@ -183,7 +183,8 @@ class Replica:
                 each = copy.copy(loss)
                 each.reduction = "none"  # type: ignore[assignment]
                 per_row = each(output, target)
-                per_row = per_row.reshape(len(batch), -1).mean(dim=1)
+                per_row = per_row.reshape(len(batch), -1)
+                per_row = per_row.sum(dim=1) if loss.reduction == "batchmean" else per_row.mean(dim=1)
                 total = float(batch.weight.sum())
                 return (per_row * batch.weight).sum() / (total or 1.0), total
             return loss(output, target, batch.weight), float(batch.weight.sum())

@@ -128,8 +128,12 @@ def cut(layout: Layout, num_slices: int) -> list[tuple[int, int]]:
 
 
 def slice_bounds(layout: Layout, lots: tuple[int, int]) -> tuple[int, int]:
-    """First element and end of the slice that owns the lots ``lots[0]`` to ``lots[1]``."""
-    return layout.lot_bounds(lots[0])[0], layout.lot_bounds(lots[1] - 1)[1]
+    """First element and end of the slice that owns the lots ``lots[0]`` to ``lots[1]``: the next one's start, or all.
+
+    So the slices leave nothing out, not even the padding behind a tensor.
+    """
+    stop = layout.lot_bounds(lots[1])[0] if lots[1] < len(layout.lots) else layout.size
+    return layout.lot_bounds(lots[0])[0], stop
 
 
 def pieces(layout: Layout, slices: Sequence[tuple[int, int]]) -> list[Piece]:

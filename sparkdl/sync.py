@@ -94,6 +94,8 @@ class GradientSum:
 
     def _add(self, source: Source, head: Header) -> None:
         place = self.total[head.start - self.start : head.start - self.start + head.size]
+        if head.replica not in self._contributors:
+            raise StateLost(f"a gradient of replica {head.replica} came in, which has no rows in step {head.version}")
         order = self._contributors.index(head.replica)
         done = self._next.get(head.start, 0)
         self._sizes[head.start] = head.size
@@ -147,7 +149,9 @@ class GradientSum:
         first = self._floats[order[0]]
         floats = first.clone()
         for replica in order[1:]:
-            floats.add_((self._floats[replica] - first) * (rows[replica] / sum(rows.values())))
+            mine = self._floats[replica]
+            difference = torch.where(mine == first, 0.0, mine - first)  # a mask's -inf has no difference to itself
+            floats.add_(difference * (rows[replica] / sum(rows.values())))
         return floats, self._raw[order[0]]
 
 
@@ -166,7 +170,8 @@ def clip_factor(payload: Payload, square_norms: Sequence[float]) -> float:
     if payload.clip_norm is None:
         return 1.0
     norm = math.sqrt(sum(square_norms))
-    return min(1.0, payload.clip_norm / (norm + 1e-6))
+    factor = payload.clip_norm / (norm + 1e-6)
+    return 1.0 if factor >= 1.0 else factor  # noqa: FURB136 - min() would hide a NaN
 
 
 def finish(payload: Payload, gradient: torch.Tensor, scale: float) -> torch.Tensor:

@@ -202,6 +202,8 @@ class VersionedState:
             )
         for entry in entries:
             value, place = state[entry.name], self._tensor(version, entry)
+            if entry.kind == "none" and value is not None:
+                raise RuntimeError(f"the optimizer's state {entry.name!r} was None after its first step and is not now")
             if entry.kind == "tensor":
                 if value.data_ptr() != place.data_ptr():
                     place.copy_(value)

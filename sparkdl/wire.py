@@ -110,7 +110,8 @@ class FileSource:
 
     def readinto(self, target: memoryview) -> None:
         """See :class:`Source`."""
-        self._file.readinto(target)
+        if self._file.readinto(target) != len(target):
+            raise EOFError(f"{self._path} ends in the middle of an item")
 
 
 def read(source: Source, head: Header) -> bytearray:

@@ -226,7 +226,6 @@ def test_buffers_of_a_part_of_the_replicas_are_state_lost() -> None:
         summed([*WHOLE, buffers], [0, 1, 2], 3, num_floats=2)
 
 
-@pytest.mark.xfail(strict=True, reason="the difference of two infinities is not a number")
 def test_infinities_in_a_buffer_stay() -> None:
     """A causal mask is often a buffer."""
     mask = np.float32([0, -np.inf])
@@ -385,7 +384,6 @@ def test_update_lots_steps_with_the_clipped_gradient(
     assert torch.equal(flat, before), "the sum is left alone: another task may need it"
 
 
-@pytest.mark.xfail(strict=True, reason="pieces leave the padding between whole tensors out, the count does not")
 @pytest.mark.parametrize("num_slices", [1, 2])
 def test_the_pieces_of_whole_tensors_make_a_complete_sum(num_slices: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slices, "LOT_SIZE", 16)

@@ -436,7 +436,7 @@ def test_step_fn_with_metrics_is_the_loss(tidy: SparkSession) -> None:
     assert_equal(own.model, step_of_torch(mlp(), lambda m: nn.functional.cross_entropy(m(x), y)))
     assert history["label"] == [pytest.approx(float(data["label"].mean()))]
     assert 0 < history["size"][0] <= 1
-    assert history["loss"] == [pytest.approx(float(nn.functional.cross_entropy(mlp()(x), y)), rel=1e-5)]
+    assert history["loss"] == [pytest.approx(nn.functional.cross_entropy(mlp()(x), y).item(), rel=1e-5)]
 
 
 @pytest.mark.spark
