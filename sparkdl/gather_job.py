@@ -148,6 +148,7 @@ class GatherForm:
         # while the job runs: build the next one, drop what the last one read
         self._ready = self._build(chain[-1], num_steps)
         self._drop()
+        self._done = list(chain)  # for close(), if the job fails
         future.get()
         self._done = [self._last, *chain[:-1]]
         self._last = chain[-1]

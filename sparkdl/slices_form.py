@@ -79,17 +79,22 @@ class SlicesForm:
         num_steps = len(job.steps)
         chain = self._ready if len(self._ready) == num_steps else self._build(self._last, num_steps)
         last = self._last
-        if self._clip:
-            self._clipped(text, job, chain[0])
-        else:
-            if not self._fused:
-                self._submit(f"{text}: forward-backward", job, lambda: chain[0].gradients.start().get())
-            name = f"{text}: forward-backward and parameter sync" if self._fused else f"{text}: parameter sync"
-            future = self._submit(name, job, chain[-1].weights.start)
-            self._ready = self._build(chain[-1].weights, num_steps)
-            self._drop()
-            future.get()
-        self._done = [last, *(rdd for step in chain for rdd in (step.gradients, step.weights))][:-1]
+        made = [rdd for step in chain for rdd in (step.gradients, step.weights)]
+        try:
+            if self._clip:
+                self._clipped(text, job, chain[0])
+            else:
+                if not self._fused:
+                    self._submit(f"{text}: forward-backward", job, lambda: chain[0].gradients.start().get())
+                name = f"{text}: forward-backward and parameter sync" if self._fused else f"{text}: parameter sync"
+                future = self._submit(name, job, chain[-1].weights.start)
+                self._ready = self._build(chain[-1].weights, num_steps)
+                self._drop()
+                future.get()
+        except BaseException:
+            self._done += made  # for close()
+            raise
+        self._done = [last, *made[:-1]]
         self._last = chain[-1].weights
 
     def _clipped(self, text: str, job: JobSettings, step: _Step) -> None:

@@ -31,6 +31,7 @@ from sparkdl.training_loop import StepReport
 
 logger = logging.getLogger("sparkdl")
 
+DESCRIPTION, GROUP = "spark.job.description", "spark.jobGroup.id"
 FAILURES = (Py4JJavaError, CapturedException)  # how a failed job reaches Python
 
 SNAPSHOT_SHARE = 0.03  # of the run's time that snapshots may cost
@@ -76,6 +77,8 @@ class SparkEngine:
 
     def __init__(self, sc: SparkContext, run: str, payload: Payload, make_tokens: Callable[[], RDD[Any]]):
         self.sc, self.run_id, self.payload = sc, run, payload
+        # the user's own, put back at the end
+        self._properties = {key: sc.getLocalProperty(key) for key in (PROPERTY, DESCRIPTION, GROUP)}
         self.jvm: Any = connect(sc)
         self.events: list[tuple[int, str]] = []
         self.version = 0  # what the next step starts from
@@ -102,7 +105,7 @@ class SparkEngine:
     def place(self) -> list[ReplicaRows]:
         """Writes the replicas' rows to the executors, persisting one token for each; returns what the tokens say."""
         self.describe("sparkdl: rows to their replicas")
-        self.sc.setLocalProperty("spark.jobGroup.id", f"sparkdl-{self.run_id}")
+        self.sc.setLocalProperty(GROUP, f"sparkdl-{self.run_id}")
         if self._tokens is not None:
             self._tokens.unpersist()
         self._tokens = self._make_tokens()
@@ -141,8 +144,8 @@ class SparkEngine:
                 logger.debug("cleaning up failed", exc_info=True)  # the files go with the executors
             self._tokens.unpersist()
         self._directory.cleanup()
-        for key in (PROPERTY, "spark.job.description", "spark.jobGroup.id"):
-            self.sc.setLocalProperty(key, None)  # type: ignore[arg-type]  # None removes it
+        for key, value in self._properties.items():
+            self.sc.setLocalProperty(key, value)  # type: ignore[arg-type]  # None removes it
 
     # --- steps
 

@@ -271,10 +271,12 @@ def _try(jvm: JVM) -> bool:
     kept = jvm.keep(tokens)
     tokens.count()
     first = jvm.apply(jvm.block_rdd(kept), jvm.function(_Echo(), "tokens")).persist()
-    second = jvm.apply(jvm.beside(jvm.block_rdd(kept), first.blocks([0, 1])), jvm.function(_Echo(), "pairs"))
-    first.start().get()
-    found = sorted(item[wire.HEADER_BYTES :] for item in second.collect())
-    streamed = sorted(item[wire.HEADER_BYTES :] for item in jvm.items(first.blocks([0, 1])))
-    first.unpersist()
-    tokens._jrdd.unpersist(False)
+    try:
+        second = jvm.apply(jvm.beside(jvm.block_rdd(kept), first.blocks([0, 1])), jvm.function(_Echo(), "pairs"))
+        first.start().get()
+        found = sorted(item[wire.HEADER_BYTES :] for item in second.collect())
+        streamed = sorted(item[wire.HEADER_BYTES :] for item in jvm.items(first.blocks([0, 1])))
+    finally:
+        first.unpersist()
+        tokens._jrdd.unpersist(False)
     return found == [b"x", b"x", b"xy", b"xy", b"xy", b"xy"] and streamed == [b"x", b"x"]

@@ -101,7 +101,7 @@ class Trainer:
         if replicas is not None:
             _positive("replicas", replicas)
         for name, value in (("clip_norm", clip_norm), ("clip_value", clip_value)):
-            if value is not None and not value > 0:
+            if value is not None and not (isinstance(value, int | float) and value > 0):
                 raise ConfigError(f"{name} is {value!r}; pass a positive number, or None not to clip")
         _one_of("precision", precision, ("fp32", "bf16"))
         _one_of("wire", wire, ("fp32", "bf16"))

@@ -1,4 +1,4 @@
-"""Rows to replicas: each row once, the same rows in the same places however Spark holds them, bad ones as a sentence."""
+"""Rows to replicas: each row once, in the same place however Spark holds the rows; bad rows become a sentence."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def payload(spark: SparkSession) -> Broadcast[bytes]:
 
 
 def records(count: int) -> list[tuple[Any, ...]]:
-    return [([k / 2, -k], k, float(k % 3), "text") for k in range(count)]
+    return [([k / 2, -float(k)], k, float(k % 3), "text") for k in range(count)]
 
 
 def stored(run: str, replica: int) -> dict[str, np.ndarray]:
@@ -82,12 +82,10 @@ def test_rows_that_are_equal_all_stay(spark: SparkSession) -> None:
 def test_a_frame_is_written_once(spark: SparkSession, run: str, payload: Broadcast[bytes]) -> None:
     frame = spark.createDataFrame(records(20), SCHEMA)
     tokens = read_tokens(frame_tokens(frame, COLUMNS, 3, run, payload))
-    expected = dealt(frame.select("x", "k", "y"), 3)  # another hash than that of x, k and y
     assert [t.replica for t in tokens] == [0, 1, 2]
     assert sum(t.num_rows for t in tokens) == 20
     found = [stored(run, replica) for replica in range(3)]
     assert sorted(np.concatenate([part["k"] for part in found]).tolist()) == list(range(20))
-    assert len(expected) == 3
     for token, part in zip(tokens, found, strict=True):
         assert list(part) == ["x", "k", "y"]
         assert [part[name].dtype for name in part] == [np.float32, np.int64, np.float32]
@@ -150,7 +148,10 @@ def test_ml_vectors(spark: SparkSession, run: str, payload: Broadcast[bytes]) ->
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
-        (([0.0], 7, 1.0, ""), "column 'x': row .* has 1 values, row 0 has 2 values|column 'x': .* has 2 values, .* 1 v"),
+        (
+            ([0.0], 7, 1.0, ""),
+            "column 'x': row .* has 1 values, row 0 has 2 values|column 'x': .* has 2 values, .* 1 v",
+        ),
         ((None, 7, 1.0, ""), "column 'x': row .* is null or holds one; a model needs a number in every place"),
         (([0.0, None], 7, 1.0, ""), "column 'x': row .* is null or holds one"),
         (([0.0, 1.0], None, 1.0, ""), "column 'k': row .* is null or holds one"),
@@ -173,7 +174,7 @@ def test_strings_and_no_rows(spark: SparkSession, run: str, payload: Broadcast[b
     with pytest.raises(ConfigError, match="column 'unused' holds strings"):
         read_tokens(frame_tokens(frame, Columns.parse("unused", "y"), 2, run, payload))
     with pytest.raises(ConfigError, match="the training data have no rows"):
-        read_tokens(frame_tokens(frame.filter("k < 0"), COLUMNS, 2, f"{run}", payload))
+        read_tokens(frame_tokens(frame.filter("k < 0"), COLUMNS, 2, run, payload))
     with pytest.raises(ConfigError, match="the training data have no rows"):
         sample(frame.filter("k < 0"), COLUMNS, 8)
 
@@ -182,6 +183,13 @@ def test_nan_labels_are_told(spark: SparkSession, run: str, payload: Broadcast[b
     frame = spark.createDataFrame([*records(6), ([0.0, 0.0], 6, float("nan"), "")], SCHEMA)
     (token,) = read_tokens(frame_tokens(frame, COLUMNS, 1, run, payload))
     assert token.label_nan
+    assert token.label_fraction is None
+
+
+def test_a_label_between_two_classes_is_told(spark: SparkSession, run: str, payload: Broadcast[bytes]) -> None:
+    frame = spark.createDataFrame([*records(6), ([0.0, 0.0], 6, 1.5, "")], SCHEMA)
+    tokens = read_tokens(frame_tokens(frame, COLUMNS, 2, run, payload))
+    assert sorted(str(token.label_fraction) for token in tokens) == ["1.5", "None"]
 
 
 def test_small_arrow_batches_are_one_array(spark: SparkSession, run: str, payload: Broadcast[bytes]) -> None:
@@ -222,7 +230,7 @@ def test_an_error_in_one_token_is_raised(spark: SparkSession) -> None:
     good = ReplicaRows(0, 3, 0.0, 1.0, False, "host")
     bad = ReplicaRows(1, 0, None, None, False, "", "column 'x': a sentence")
     tokens = spark.sparkContext.parallelize([(json.dumps(token),) for token in (bad, good)], 2)
-    with pytest.raises(ConfigError, match="^column 'x': a sentence$"):
+    with pytest.raises(ConfigError, match=r"^column 'x': a sentence$"):
         read_tokens(tokens)
     tokens = spark.sparkContext.parallelize([(json.dumps(good),)], 1)
     assert read_tokens(tokens) == [good]

@@ -1,4 +1,4 @@
-"""What a user does wrong becomes one sentence before anything runs; what a user does right trains, and leaves nothing."""
+"""Wrong input becomes one sentence before anything runs; right input trains; neither leaves anything behind."""
 
 from __future__ import annotations
 
@@ -272,9 +272,7 @@ CASES = {
     "nothing to train": Case(
         "the model has no parameter with requires_grad=True", options={"model": mlp().requires_grad_(False)}
     ),
-    "unpicklable model": Case(
-        "model.guard is a lock and cannot be sent to the executors", options={"model": Locked()}
-    ),
+    "unpicklable model": Case("model.guard is a lock and cannot be sent to the executors", options={"model": Locked()}),
     "LBFGS": Case("LBFGS evaluates the loss several times", options={"optimizer": torch.optim.LBFGS}),
     "SparseAdam": Case("SparseAdam takes sparse gradients only", options={"optimizer": torch.optim.SparseAdam}),
     "no optimizer": Case("optimizer=", options={"optimizer": lambda params: 0.1}),

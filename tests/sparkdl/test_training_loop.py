@@ -39,9 +39,7 @@ def rows(count: int) -> dict[str, np.ndarray]:
 
 def payload_of(model: nn.Module, make_optimizer: Callable[[Any], torch.optim.Optimizer], **more: Any) -> Payload:
     template, _ = optim.template(make_optimizer, model)
-    named = [
-        (n, tuple(p.shape), template.group_of[n]) for n, p in model.named_parameters() if n in template.group_of
-    ]
+    named = [(n, tuple(p.shape), template.group_of[n]) for n, p in model.named_parameters() if n in template.group_of]
     layout = slices.layout(named, template.elementwise)
     return Payload(
         model=model,
