@@ -12,6 +12,7 @@ import mmap
 import os
 import pickle
 import shutil
+import sys
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class RunCache:
             raise StateLost(f"this executor has no files of run {run} in {self.directory}") from None
         self.optimizer = SliceOptimizer(self.payload.template.blank)
         self.replica = Replica(self.payload, task_device(self.payload.device))
-        self.tasks = 0  # how many of the first few this worker has run
+        self.num_modules = 0  # imported when this worker's objects were set apart
         self.write_ms = 0.0  # how long the task before needed to hand its gradient over
         plan = self.payload.plan
         # the slices form's copies of weights and buffers; untouched memory costs nothing in the gather form
@@ -134,9 +135,9 @@ _runs: dict[str, RunCache] = {}
 def get(run: str) -> RunCache:
     """The run's cache, built on first use."""
     found = _runs.get(run)
-    if found is not None and found.tasks < 3:
-        found.tasks += 1
-        _set_apart()  # the first optimizer step and the first backward import much of torch
+    if found is not None and found.num_modules != len(sys.modules):
+        found.num_modules = len(sys.modules)
+        _set_apart()  # the task before imported something: the first optimizer step brings in much of torch
     if found is None:
         for old in [name for name, cache in _runs.items() if not os.path.exists(cache.directory)]:
             del _runs[old]
