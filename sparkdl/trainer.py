@@ -28,7 +28,8 @@ from sparkdl.slices_form import SlicesForm
 from sparkdl.spark_engine import Form, SparkEngine
 from sparkdl.spark_internals import concurrent_tasks
 from sparkdl.step_settings import Plan
-from sparkdl.training_loop import Schedule, load_state, train
+from sparkdl.training_loop import Schedule, load_state
+from sparkdl.training_loop import train as run_epochs
 from sparkdl.versioned_state import state_plan
 
 logger = logging.getLogger("sparkdl")
@@ -153,14 +154,14 @@ class Trainer:
 
     def fit(
         self,
-        train_data: Data,
+        train: Data,
         epochs: int = 1,
         validation: Data | None = None,
         verbose: int = 1,
     ) -> History:
         """Trains for ``epochs`` epochs, starting from ``trainer.model``; returns the history.
 
-        train_data: a DataFrame, one or more Parquet paths, or a dict of arrays (column name -> [rows, …]).
+        train: a DataFrame, one or more Parquet paths, or a dict of arrays (column name -> [rows, …]).
         validation: the same kinds; evaluated at the end of each epoch, its values named ``val_…`` in the history.
         verbose: 0 for silence.
 
@@ -170,7 +171,7 @@ class Trainer:
         _positive("epochs", epochs)
         spark = spark_conf.session()
         spark_conf.refuse_connect(spark)
-        data = self._data(spark, train_data)
+        data = self._data(spark, train)
         held_out = None if validation is None else self._data(spark, validation)
         payload, stand_in = self._payload()
         schedule = Schedule(stand_in, self._scheduler, payload.template.hyper)
@@ -216,7 +217,7 @@ class Trainer:
                 return self._evaluate(held_out)
 
             shown: Callable[[StepRecord], None] = progress.update
-            train(engine, plan, schedule, epochs, steps_per_job, list(payload.metrics), history, shown, on_epoch)
+            run_epochs(engine, plan, schedule, epochs, steps_per_job, list(payload.metrics), history, shown, on_epoch)
             lots, fingerprints = engine.state()
             load_state(payload, lots, self._model)
             history.fingerprint = hashlib.sha256(b"".join(fingerprints)).hexdigest()
