@@ -266,6 +266,7 @@ def works(sc: SparkContext) -> bool:
 
 def _try(jvm: JVM) -> bool:
     sc = jvm._sc
+    before = sc.getLocalProperty("spark.job.description")
     sc.setJobDescription("sparkdl: self-test")
     tokens = sc.parallelize([0, 1], 2)
     kept = jvm.keep(tokens)
@@ -277,6 +278,7 @@ def _try(jvm: JVM) -> bool:
         found = sorted(item[wire.HEADER_BYTES :] for item in second.collect())
         streamed = sorted(item[wire.HEADER_BYTES :] for item in jvm.items(first.blocks([0, 1])))
     finally:
+        sc.setLocalProperty("spark.job.description", before)  # type: ignore[arg-type]  # None removes it
         first.unpersist()
         tokens._jrdd.unpersist(False)
     return found == [b"x", b"x", b"xy", b"xy", b"xy", b"xy"] and streamed == [b"x", b"x"]
