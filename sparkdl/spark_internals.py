@@ -256,18 +256,20 @@ def works(sc: SparkContext) -> bool:
     """Runs every private operation once on a few bytes: False if this Spark is not as this module thinks."""
     application = sc.applicationId
     if application not in _tested:
+        before = sc.getLocalProperty("spark.job.description")
+        sc.setJobDescription("sparkdl: self-test")
         try:
             _tested[application] = _try(JVM(sc))
         except Exception:
             logger.debug("the self-test of the private calls failed", exc_info=True)
             _tested[application] = False
+        finally:
+            sc.setLocalProperty("spark.job.description", before)  # type: ignore[arg-type]  # None removes it
     return _tested[application]
 
 
 def _try(jvm: JVM) -> bool:
     sc = jvm._sc
-    before = sc.getLocalProperty("spark.job.description")
-    sc.setJobDescription("sparkdl: self-test")
     tokens = sc.parallelize([0, 1], 2)
     kept = jvm.keep(tokens)
     tokens.count()
@@ -278,7 +280,6 @@ def _try(jvm: JVM) -> bool:
         found = sorted(item[wire.HEADER_BYTES :] for item in second.collect())
         streamed = sorted(item[wire.HEADER_BYTES :] for item in jvm.items(first.blocks([0, 1])))
     finally:
-        sc.setLocalProperty("spark.job.description", before)  # type: ignore[arg-type]  # None removes it
         first.unpersist()
         tokens._jrdd.unpersist(False)
     return found == [b"x", b"x", b"xy", b"xy", b"xy", b"xy"] and streamed == [b"x", b"x"]
