@@ -101,21 +101,29 @@ def _keep_shared(
         state_job.keep_records(cache, plan, job.generation, settings.step, total.records)
 
 
-def _read_and_update(
-    cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, number: int, source: Source
+def _update(
+    cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, number: int, total: torch.Tensor
 ) -> None:
-    began = time.perf_counter()
-    total = _read(cache, plan, settings, number, source)
+    """Brings the slice's lots forward with its finished sum; ``job.clip`` is 1.0 without ``clip_norm``."""
+    first, _ = slice_bounds(cache.payload.plan.layout, plan.slices[number])
     sync.update_lots(
         cache.payload,
         cache.state(job.generation),
         cache.optimizer,
         range(*plan.slices[number]),
         settings.step,
-        lambda start, stop: total.total[start - total.start : stop - total.start],
-        1.0,
+        lambda start, stop: total[start - first : stop - first],
+        job.clip,
         settings.hyper,
     )
+
+
+def _read_and_update(
+    cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, number: int, source: Source
+) -> None:
+    began = time.perf_counter()
+    total = _read(cache, plan, settings, number, source)
+    _update(cache, plan, job, settings, number, total.total)
     # the replicas could not know how long the sync would take: slice 0 speaks for all
     place = cache.payload.record_names.index("update_ms")
     total.records = {r: record.copy() for r, record in total.records.items()}
@@ -152,16 +160,7 @@ def _update_from_file(cache: RunCache, plan: Plan, job: JobSettings, settings: S
         raise StateLost(f"this executor has no summed gradient of slice {number}") from None
     if head.version != settings.step:
         raise StateLost(f"this executor holds the sum of step {head.version}, that of step {settings.step} is needed")
-    sync.update_lots(
-        cache.payload,
-        cache.state(job.generation),
-        cache.optimizer,
-        range(*plan.slices[number]),
-        settings.step,
-        lambda start, stop: total[start - head.start : stop - head.start],
-        job.clip,
-        settings.hyper,
-    )
+    _update(cache, plan, job, settings, number, total)
 
 
 def _sum_path(cache: RunCache, job: JobSettings, number: int) -> str:
