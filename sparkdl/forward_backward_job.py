@@ -11,9 +11,8 @@ import torch
 
 from sparkdl import replica_cache, wire
 from sparkdl.errors import StateLost
-from sparkdl.replica import piece_parts
 from sparkdl.replica_cache import RunCache, job_settings
-from sparkdl.slices import pieces
+from sparkdl.replica_items import gradient_items, piece_parts, report_items
 from sparkdl.step_settings import Plan, StepSettings
 from sparkdl.wire import Source
 
@@ -28,13 +27,11 @@ def forward_backward(
     buffers: tuple[torch.Tensor, torch.Tensor],
     timings: tuple[float, float] | list[float],
 ) -> Iterator[tuple[int, wire.Parts]]:
-    """A replica's share of a step as (slice, item): a record for every slice, buffers for slice 0, pieces.
+    """A replica's share of a step as (slice, item), see :mod:`sparkdl.replica_items`.
 
-    A replica without rows in this step gives empty items instead: the number of items never changes, which lets Spark
-    zip them with the pins of the sync tasks. ``timings``: milliseconds of reading and updating that went before.
+    ``timings``: milliseconds of reading and updating that went before.
     """
     payload = cache.payload
-    layout = payload.plan.layout
     began = time.perf_counter()
     rows = plan.rows(settings, replica)
     arrays = {name: column[rows] for name, column in cache.data(replica).items()}
@@ -45,26 +42,15 @@ def forward_backward(
     sums.record[names.index("compute_ms")] = (time.perf_counter() - began) * 1e3
     sums.record[names.index("write_ms")] = cache.write_ms
     began = time.perf_counter()
-    for number in range(len(plan.slices)):
-        head = wire.header(wire.RECORD, settings.step, replica, 0, len(sums.record))
-        yield number, [head, wire.bytes_of(sums.record)]
-    empty: wire.Parts = [wire.header(wire.EMPTY, settings.step, replica)]
-    if payload.plan.has_buffers:
-        size = sums.float_buffers.numel() * 4 + len(sums.raw_buffers)
-        head = wire.header(wire.BUFFERS, settings.step, replica, 0, size)
-        yield 0, [head, wire.view(sums.float_buffers), sums.raw_buffers] if len(rows) else empty
-    bf16 = payload.wire == "bf16"
-    if plan.same_host and len(rows):
+    yield from report_items(payload, len(plan.slices), settings.step, replica, sums)
+    if plan.same_host and sums.num_rows:
         path = os.path.join(cache.directory, f"gradient-{generation}-{replica}")
-        parts = piece_parts(layout, sums.gradients, 0, layout.size, bf16)
+        layout = payload.plan.layout
+        parts = piece_parts(layout, sums.gradients, 0, layout.size, payload.wire == "bf16")
         cache.shared_gradient(path, create=True).write(settings.step, parts)
         yield 0, [wire.header(wire.SHARED, settings.step, replica, 0, len(path.encode())), path.encode()]
-        cache.write_ms = (time.perf_counter() - began) * 1e3
-        return
-    for piece in pieces(layout, plan.slices):
-        head = wire.header(wire.GRADIENT, settings.step, replica, piece.start, piece.stop - piece.start, int(bf16))
-        parts = piece_parts(layout, sums.gradients, piece.start, piece.stop, bf16) if len(rows) else []
-        yield piece.slice, [head, *parts] if len(rows) else empty
+    else:
+        yield from gradient_items(payload, cache.pieces(plan), settings.step, replica, sums)
     cache.write_ms = (time.perf_counter() - began) * 1e3
 
 
@@ -108,6 +94,6 @@ def read_weights(cache: RunCache, plan: Plan, version: int, source: Source) -> N
             floats.copy_(torch.frombuffer(data, dtype=torch.float32, count=len(floats)) if len(floats) else floats)
             if len(raw):
                 raw.copy_(torch.frombuffer(data, dtype=torch.uint8, offset=len(floats) * 4))
-    wanted = sum(p.stop - p.start for p in pieces(cache.payload.plan.layout, plan.slices))
+    wanted = sum(p.stop - p.start for p in cache.pieces(plan))
     if elements != wanted:
         raise StateLost(f"weights of step {version} are incomplete: {elements} of {wanted} elements arrived")

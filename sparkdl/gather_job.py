@@ -37,12 +37,10 @@ class GatherTask:
             state_job.restore(cache, job, lots, source)
             yield [wire.header(wire.START, job.version, replica)]
         elif job.mode == "records":
-            for _ in source:  # a task that leaves input behind costs Spark its worker
-                pass
+            source.drain()
             yield from state_job.read_records(cache, plan, job)
         elif job.mode == "digest":
-            for _ in source:
-                pass
+            source.drain()
             yield from state_job.fingerprint(cache.state(job.generation), job.version, lots)
         else:
             previous = job.steps[self.position - 1] if self.position else job.previous
@@ -72,6 +70,9 @@ def _bring_forward(
     """Reads the gradients of the previous step and updates this executor's state; returns the version it is now at."""
     payload, state = cache.payload, cache.state(generation)
     layout = payload.plan.layout
+    if previous is not None and state.has(previous.step + 1, range(payload.plan.num_lots)):
+        source.drain()  # other tasks of this executor have done it all
+        return previous.step + 1
     total = cache.sum(0, layout.size, plan.num_replicas)
     began = time.perf_counter()
     contributors = plan.contributors(previous.index) if previous else ()
@@ -98,6 +99,8 @@ def _bring_forward(
     if payload.clip_norm is not None:
         clip = sync.clip_factor(payload, sync.square_norm(payload, range(num_lots), gradient))
         finished = True  # the norm went over all of it: nothing is to be finished twice
+    # before the update: who finds it done must find the records as well
+    state_job.keep_records(cache, plan, generation, step, total.records)
     # tasks of one executor share the work: each begins at another lot, and skips what is done
     first = replica * num_lots // plan.num_replicas
     order = [*range(first, num_lots), *range(first)]
@@ -105,7 +108,6 @@ def _bring_forward(
     if (buffers := total.buffers()) is not None:
         state.set_buffers(step + 1, *buffers)
     state.require(step + 1, range(payload.plan.num_lots))
-    state_job.keep_records(cache, plan, generation, step, total.records)
     timings[1] = (time.perf_counter() - began) * 1e3
     return step + 1
 

@@ -16,7 +16,7 @@ import torch
 from sparkdl import replica_cache, state_job, sync, wire
 from sparkdl.errors import StateLost
 from sparkdl.replica_cache import RunCache, job_settings
-from sparkdl.slices import pieces, slice_bounds
+from sparkdl.slices import slice_bounds
 from sparkdl.step_settings import JobSettings, Plan, StepSettings
 from sparkdl.versioned_state import VersionedState
 from sparkdl.wire import Source
@@ -41,25 +41,20 @@ class SyncTask:
         elif job.mode == "sum":
             yield from _sum(cache, plan, job, job.steps[0], number, source)
         elif job.mode == "update":
-            _drain(source)
+            source.drain()
             _update_from_file(cache, plan, job, job.steps[0], number)
             yield from weights(cache, plan, state, job.steps[0].step + 1, number)
         elif job.mode == "restore":
             state_job.restore(cache, job, lots, source)
             yield from weights(cache, plan, state, job.version, number)
         else:
-            _drain(source)
+            source.drain()
             if job.mode == "snapshot":
                 yield from state_job.snapshot(state, job.version, lots)
             elif job.mode == "digest":
                 yield from state_job.fingerprint(state, job.version, lots)
             elif number == 0:
                 yield from state_job.read_records(cache, plan, job)
-
-
-def _drain(source: Source) -> None:
-    for head in source:
-        wire.read(source, head)
 
 
 def owned_lots(cache: RunCache, plan: Plan, number: int) -> list[int]:
@@ -74,7 +69,7 @@ def weights(cache: RunCache, plan: Plan, state: VersionedState, version: int, nu
     """A slice's weights (and from slice 0 the buffers) as items."""
     state.require(version, owned_lots(cache, plan, number))
     flat = state.weights(version)
-    for piece in pieces(cache.payload.plan.layout, plan.slices):
+    for piece in cache.pieces(plan):
         if piece.slice == number:
             head = wire.header(wire.WEIGHTS, version, number, piece.start, piece.stop - piece.start)
             yield [head, wire.view(flat[piece.start : piece.stop])]
@@ -175,7 +170,7 @@ class PinTask:
 
     def __call__(self, number: int, source: Source) -> Iterator[wire.Parts]:
         """See :data:`sparkdl.spark_internals.TaskFunction`."""
-        _drain(source)
+        source.drain()
         for _ in range(self.items[number]):
             yield [b"\0"]
 

@@ -7,21 +7,18 @@ over the step whoever held the rows. Losses whose mean divides by something that
 
 from __future__ import annotations
 
-import bisect
 import copy
 import hashlib
 import itertools
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from sparkdl import wire
 from sparkdl.payload import Payload, load_buffers, read_buffers
-from sparkdl.slices import Layout
 
 CLASS_LOSSES = (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)
 
@@ -58,6 +55,7 @@ def _to(value: Any, device: torch.device) -> Any:
 class Sums(NamedTuple):
     """What a replica found: gradients in the layout's order (None: all zeros), record, and its buffers afterwards."""
 
+    num_rows: int
     gradients: list[torch.Tensor | None]
     record: np.ndarray  # float64, see Payload.record_names
     float_buffers: torch.Tensor  # fp32
@@ -124,10 +122,13 @@ class Replica:
         record = np.zeros(len(payload.record_names))
         num_rows = len(next(iter(arrays.values())))
         if num_rows == 0:
-            return Sums([None] * len(self._parameters), record, torch.zeros(payload.plan.num_buffer_floats), b"")
+            return Sums(0, [None] * len(self._parameters), record, torch.zeros(payload.plan.num_buffer_floats), b"")
         began = time.perf_counter()
         seed = step_seed(payload.seed, step, replica)
-        torch.manual_seed(seed)
+        # not torch.manual_seed: without a GPU it keeps a formatted stack for each kind of GPU, a millisecond every step
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed_all(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
         self.model.train()
@@ -146,7 +147,7 @@ class Replica:
         gradients = [None if p.grad is None else p.grad.detach().to("cpu").contiguous() for p in self._parameters]
         floats, raw = read_buffers(self.model)
         record[payload.record_names.index("compute_ms")] = (time.perf_counter() - began) * 1e3
-        return Sums(gradients, record, floats, raw)
+        return Sums(num_rows, gradients, record, floats, raw)
 
     def _backward(self, batch: Batch, rows_in_step: int, record: np.ndarray) -> None:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.payload.precision == "bf16"):
@@ -204,33 +205,6 @@ class Replica:
 
 def _number(value: Any) -> float:
     return float(value.detach() if isinstance(value, torch.Tensor) else value)
-
-
-def piece_parts(
-    layout: Layout, gradients: Sequence[torch.Tensor | None], start: int, stop: int, bf16: bool
-) -> wire.Parts:
-    """Elements ``start`` to ``stop`` of the flat gradient as memory to write, without putting it together first.
-
-    Padding, and parameters that no row reached, are zeros.
-    """
-    parts: wire.Parts = []
-    size = 2 if bf16 else 4
-    position = start
-    first = bisect.bisect_right(layout.tensors, start, key=lambda t: t.start) - 1
-    for tensor, gradient in zip(layout.tensors[first:], gradients[first:], strict=True):
-        if tensor.start >= stop:
-            break
-        a, b = max(start, tensor.start), min(stop, tensor.start + tensor.numel)
-        if gradient is None or b <= a:
-            continue
-        if a > position:
-            parts.append(bytes((a - position) * size))
-        run = gradient.view(-1)[a - tensor.start : b - tensor.start]
-        parts.append(wire.view(run.to(torch.bfloat16) if bf16 else run))
-        position = b
-    if stop > position:
-        parts.append(bytes((stop - position) * size))
-    return parts
 
 
 def _microbatches(arrays: Mapping[str, np.ndarray], parts: int) -> Iterator[Mapping[str, np.ndarray]]:

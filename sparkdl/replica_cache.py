@@ -24,7 +24,8 @@ from sparkdl.optim import SliceOptimizer
 from sparkdl.payload import Payload
 from sparkdl.replica import Replica
 from sparkdl.shared_gradient import SharedGradient
-from sparkdl.step_settings import PROPERTY, JobSettings
+from sparkdl.slices import Piece, pieces
+from sparkdl.step_settings import PROPERTY, JobSettings, Plan
 from sparkdl.sync import GradientSum
 from sparkdl.versioned_state import VersionedState
 
@@ -55,6 +56,7 @@ class RunCache:
         # the slices form's copies of weights and buffers; untouched memory costs nothing in the gather form
         self.weights = torch.empty(plan.layout.size)
         self.buffers = (torch.empty(plan.num_buffer_floats), torch.empty(plan.num_buffer_bytes, dtype=torch.uint8))
+        self._pieces: list[Piece] | None = None
         self._generation = -1
         self._state: VersionedState | None = None
         self._records: np.ndarray | None = None
@@ -76,6 +78,12 @@ class RunCache:
                     if os.path.exists(path := os.path.join(self.directory, name)):
                         os.unlink(path)
         return self._state
+
+    def pieces(self, plan: Plan) -> list[Piece]:
+        """The pieces of the flat vector, cut once."""
+        if self._pieces is None:
+            self._pieces = pieces(self.payload.plan.layout, plan.slices)
+        return self._pieces
 
     def records(self, generation: int, num_replicas: int) -> np.ndarray:
         """float64 [RECORDED_STEPS, num_replicas, fields + 1]: a ring of records, the step + 1 in the last field."""

@@ -42,7 +42,7 @@ class SharedGradient:
         self._halves = [whole[PAGE + h * self._half : PAGE + (h + 1) * self._half].view(dtype)[:size] for h in (0, 1)]
 
     def write(self, version: int, parts: wire.Parts) -> None:
-        """Puts the gradient of a step in place, unless it is there; parts as :func:`sparkdl.replica.piece_parts`."""
+        """Puts the gradient of a step in place, unless it is there; parts as of ``replica_items.piece_parts``."""
         fcntl.lockf(self._file, fcntl.LOCK_EX)
         try:
             if self._stamps.max() > version + 1:

@@ -22,6 +22,8 @@ logger = logging.getLogger("sparkdl")
 # What runs in a task: (partition, its items) -> items to leave in the block store, each as a list of parts.
 TaskFunction = Callable[[int, wire.Source], Iterator[wire.Parts]]
 
+DRAIN_BYTES = 1 << 16
+
 try:
     from pyspark.core.rdd import _local_iterator_from_socket, _wrap_function  # type: ignore[attr-defined]
 except ImportError:  # Spark 3.5
@@ -60,6 +62,13 @@ class SocketSource:
             if not count:
                 raise EOFError("Spark closed the task's input before its end")
             done += count
+
+    def drain(self) -> None:
+        """See :class:`sparkdl.wire.Source`."""
+        stream = self._stream
+        while (length := read_int(stream)) != SpecialLengths.END_OF_DATA_SECTION:
+            while length > 0:  # in parts: memory for a large item would be fetched anew each time
+                length -= len(stream.read(min(length, DRAIN_BYTES)))
 
 
 class RawItems(Serializer):

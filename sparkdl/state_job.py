@@ -24,8 +24,7 @@ def restore(cache: RunCache, job: JobSettings, lots: Sequence[int], source: Sour
     state = cache.state(job.generation)
     wanted = set(lots)
     if job.file:
-        for _ in source:  # tokens
-            pass
+        source.drain()
         source = FileSource(SparkFiles.get(job.file))
     for head in source:
         if head.kind == wire.STATE and head.version == job.version and head.replica in wanted:
@@ -33,14 +32,7 @@ def restore(cache: RunCache, job: JobSettings, lots: Sequence[int], source: Sour
         elif size := wire.payload_bytes(head):
             source.readinto(memoryview(bytearray(size)))
     if job.version == 0 and not state.has(0, lots):
-        flat = cache.payload.initial_weights()
-        for lot in lots:
-            if lot == len(state.plan.layout.lots):
-                floats, raw = read_buffers(cache.payload.model)
-                state.set_buffers(0, floats, raw)
-            else:
-                start, stop = state.plan.layout.lot_bounds(lot)
-                state.set_weights(lot, 0, flat[start:stop])
+        state.begin(lots, cache.payload.initial_weights(), read_buffers(cache.payload.model))
     state.require(job.version, lots)
 
 
@@ -88,7 +80,6 @@ class RemoveTask:
 
     def __call__(self, replica: int, source: Source) -> Iterator[wire.Parts]:
         """See :data:`sparkdl.spark_internals.TaskFunction`."""
-        for _ in source:
-            pass
+        source.drain()
         replica_cache.remove(self.run)
         yield from ()

@@ -19,7 +19,8 @@ from sparkdl.errors import ConfigError
 from sparkdl.history import History, StepRecord
 from sparkdl.optim import Hyper, SliceOptimizer, changed, hyper_of
 from sparkdl.payload import Payload, load_buffers, read_buffers
-from sparkdl.replica import Replica, piece_parts
+from sparkdl.replica import Replica
+from sparkdl.replica_items import gradient_items, report_items
 from sparkdl.slices import pieces
 from sparkdl.step_settings import Plan, StepSettings
 from sparkdl.versioned_state import VersionedState
@@ -134,12 +135,8 @@ class Twin:
         self._replica = Replica(payload)
         self._optimizer = SliceOptimizer(payload.template.blank)
         self.state = VersionedState(os.path.join(directory, "state"), payload.plan)
-        flat = payload.initial_weights()
-        for lot in range(len(payload.plan.layout.lots)):
-            start, stop = payload.plan.layout.lot_bounds(lot)
-            self.state.set_weights(lot, 0, flat[start:stop])
-        if payload.plan.has_buffers:
-            self.state.set_buffers(0, *read_buffers(payload.model))
+        self.state.begin(range(payload.plan.num_lots), payload.initial_weights(), read_buffers(payload.model))
+        self._pieces = pieces(payload.plan.layout, plan.slices)
         self.version = 0
 
     def run(self, steps: Sequence[StepSettings]) -> list[StepReport]:
@@ -161,21 +158,11 @@ class Twin:
             sums = self._replica.forward_backward(
                 arrays, plan.rows_in_step(settings.index), settings.step, replica, self.state.buffers(settings.step)
             )
-            items.append(
-                _item(wire.header(wire.RECORD, settings.step, replica, 0, len(sums.record)), [sums.record.tobytes()])
-            )
-            if not len(rows):
-                continue
-            if payload.plan.has_buffers:
-                parts: wire.Parts = [wire.view(sums.float_buffers), sums.raw_buffers]
-                size = sum(len(p) for p in parts)
-                items.append(_item(wire.header(wire.BUFFERS, settings.step, replica, 0, size), parts))
-            bf16 = payload.wire == "bf16"
-            for piece in pieces(layout, plan.slices):
-                head = wire.header(
-                    wire.GRADIENT, settings.step, replica, piece.start, piece.stop - piece.start, int(bf16)
-                )
-                items.append(_item(head, piece_parts(layout, sums.gradients, piece.start, piece.stop, bf16)))
+            for made in (
+                report_items(payload, 1, settings.step, replica, sums),
+                gradient_items(payload, self._pieces, settings.step, replica, sums),
+            ):
+                items += [b"".join(parts) for _, parts in made]
         total = sync.GradientSum(0, layout.size, plan.num_replicas, payload.plan.num_buffer_floats)
         total.read(wire.BytesSource(items), settings.step, plan.contributors(settings.index))
         sync.finish(payload, total.total, total.scale())
@@ -191,10 +178,6 @@ class Twin:
         self.version = settings.step + 1
         values = np.stack([total.records[r] for r in range(plan.num_replicas)])
         return StepReport(settings, values, time.perf_counter() - began)
-
-
-def _item(head: bytes, parts: wire.Parts) -> bytes:
-    return b"".join([head, *(bytes(p) for p in parts)])
 
 
 def load_state(payload: Payload, lots: Mapping[int, bytes], model: torch.nn.Module) -> None:

@@ -221,10 +221,18 @@ class VersionedState:
 
         self._write(len(self.plan.layout.lots), version, write)
 
-    def set_weights(self, lot: int, version: int, weights: torch.Tensor) -> None:
-        """Puts a lot's weights (fp32, the lot's elements) in place, without optimizer state: the start of a run."""
-        start, stop = self.plan.layout.lot_bounds(lot)
-        self._write(lot, version, lambda: [self._weights[version % 2][start:stop].copy_(weights)].clear())
+    def begin(self, lots: Sequence[int], weights: torch.Tensor, buffers: tuple[torch.Tensor, bytes]) -> None:
+        """Puts version 0 of these lots in place: fp32 [size] of weights, the model's buffers, no optimizer state."""
+
+        def write() -> None:
+            self._weights[0][start:stop] = weights[start:stop]
+
+        for lot in lots:
+            if lot < len(self.plan.layout.lots):
+                start, stop = self.plan.layout.lot_bounds(lot)
+                self._write(lot, 0, write)
+            else:
+                self.set_buffers(0, *buffers)
 
     def parts(self, lot: int, version: int) -> Iterator[tuple[int, int, memoryview]]:
         """A lot's bytes (weights and state, or the buffers for the last lot) in place, at most 16 MB at a time.

@@ -44,6 +44,9 @@ class Source(Protocol):
     def readinto(self, target: memoryview) -> None:
         """Reads the payload, or its next part, into ``target``."""
 
+    def drain(self) -> None:
+        """Passes over all items: a task that leaves input behind costs Spark its Python worker."""
+
 
 def header(kind: int, version: int, replica: int = 0, start: int = 0, count: int = 0, dtype: int = 0) -> bytes:
     """A header as bytes."""
@@ -96,6 +99,11 @@ class BytesSource:
         target[:] = self._rest[: len(target)]
         self._rest = self._rest[len(target) :]
 
+    def drain(self) -> None:
+        """See :class:`Source`."""
+        for _ in self._items:
+            pass
+
 
 class FileSource:
     """Items in a file, one after the other."""
@@ -112,6 +120,9 @@ class FileSource:
         """See :class:`Source`."""
         if self._file.readinto(target) != len(target):
             raise EOFError(f"{self._path} ends in the middle of an item")
+
+    def drain(self) -> None:
+        """See :class:`Source`; nobody waits for the rest of a file."""
 
 
 def read(source: Source, head: Header) -> bytearray:

@@ -26,6 +26,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.payload",
         "sparkdl.progress",
         "sparkdl.replica",
+        "sparkdl.replica_items",
         "sparkdl.shared_gradient",
         "sparkdl.slices",
         "sparkdl.step_settings",

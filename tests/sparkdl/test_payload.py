@@ -4,36 +4,15 @@ from __future__ import annotations
 
 import pickle as standard_pickle
 import threading
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from sparkdl import slices
-from sparkdl.columns import Columns
 from sparkdl.errors import ConfigError
-from sparkdl.optim import template
 from sparkdl.payload import Payload, buffer_sizes, float_buffers, load_buffers, pickle, raw_buffers, read_buffers
-from sparkdl.versioned_state import state_plan
-
-
-def payload_of(model: nn.Module, loss: Any = None, **options: Any) -> Payload:
-    found, _ = template(partial(torch.optim.SGD, lr=0.1), model)
-    places = [(n, tuple(p.shape), found.group_of[n]) for n, p in model.named_parameters() if n in found.group_of]
-    plan = state_plan(found, slices.layout(places, found.elementwise), *buffer_sizes(model))
-    loss = loss or nn.functional.mse_loss
-    return Payload(
-        model=model,
-        loss=loss,
-        template=found,
-        plan=plan,
-        columns=Columns.parse("x", "y"),
-        seed=0,
-        batch_size=8,
-        **options,
-    )
+from tests.sparkdl.payloads import payload_of
 
 
 class Holder(nn.Module):

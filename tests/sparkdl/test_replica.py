@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,25 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparkdl import slices, wire
+from sparkdl import slices
 from sparkdl.columns import Columns
 from sparkdl.optim import template
-from sparkdl.payload import Payload, buffer_sizes, read_buffers
-from sparkdl.replica import Batch, Replica, Sums, piece_parts, step_seed
+from sparkdl.payload import Payload, read_buffers
+from sparkdl.replica import Batch, Replica, Sums, step_seed
 from sparkdl.versioned_state import state_plan
+from tests.sparkdl.payloads import payload_of
 
 law = settings(deadline=None, max_examples=30, print_blob=True)  # machines may be busy
 
 Arrays = dict[str, np.ndarray]
-
-
-def payload_of(model: nn.Module, loss: Any, columns: Columns | None = None, **options: Any) -> Payload:
-    found, _ = template(partial(torch.optim.SGD, lr=0.1), model)
-    places = [(n, tuple(p.shape), found.group_of[n]) for n, p in model.named_parameters() if n in found.group_of]
-    plan = state_plan(found, slices.layout(places, found.elementwise), *buffer_sizes(model))
-    columns = columns or Columns.parse("x", "y")
-    options = {"seed": 0, "batch_size": 8} | options
-    return Payload(model=model, loss=loss, template=found, plan=plan, columns=columns, **options)
 
 
 def run_replica(
@@ -465,53 +456,6 @@ def test_bf16_precision_is_autocast() -> None:
     assert seen == [torch.float32, torch.bfloat16]
 
 
-# --- pieces ----------------------------------------------------------------------------------------------------------
-
-
-@law
-@given(
-    st.lists(st.tuples(st.lists(st.integers(0, 6), max_size=3).map(tuple), st.booleans()), min_size=1, max_size=7),
-    st.booleans(), st.data(),
-)  # fmt: skip
-def test_a_piece_is_a_part_of_the_flat_gradient(
-    parameters: list[tuple[tuple[int, ...], bool]], bf16: bool, data: st.DataObject
-) -> None:
-    layout = slices.layout([(str(n), shape, 0) for n, (shape, _) in enumerate(parameters)], elementwise=True)
-    torch.manual_seed(0)
-    gradients = [torch.randn(shape) if used else None for shape, used in parameters]
-    flat = torch.zeros(layout.size)
-    for t, gradient in zip(layout.tensors, gradients, strict=True):
-        if gradient is not None:
-            flat[t.start : t.start + t.numel] = gradient.reshape(-1)
-    start = data.draw(st.integers(0, layout.size))
-    stop = data.draw(st.integers(start, layout.size))
-    found = b"".join(bytes(part) for part in piece_parts(layout, gradients, start, stop, bf16))
-    expected = flat[start:stop].to(torch.bfloat16) if bf16 else flat[start:stop]
-    assert found == bytes(wire.view(expected))
-
-
-class PartlyUsed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.used, self.unused = nn.Linear(3, 4), nn.Linear(2, 2)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.used(x)
-        return result
-
-
-def test_unused_parameters_travel_as_zeros() -> None:
-    payload = payload_of(PartlyUsed(), nn.CrossEntropyLoss())
-    layout = payload.plan.layout
-    gradients = run_replica(payload, rows_of(4), 4).gradients
-    assert [g is None for g in gradients] == [False, False, True, True]
-    data = b"".join(bytes(part) for part in piece_parts(layout, gradients, 0, layout.size, False))
-    flat = np.frombuffer(data, np.float32)
-    assert len(flat) == layout.size
-    assert not flat[layout.tensors[2].start :].any()
-    assert flat[: layout.tensors[2].start].any()
-
-
 def test_gradients_of_another_memory_format_are_put_in_order() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Unflatten(1, (3, 2, 2)), nn.Conv2d(3, 4, 2), nn.Flatten())
@@ -520,9 +464,3 @@ def test_gradients_of_another_memory_format_are_put_in_order() -> None:
     payload = payload_of(model.to(memory_format=torch.channels_last), nn.CrossEntropyLoss())
     found = run_step(payload, arrays, [3, 2])
     assert_same(found[0], expected[0])
-    layout = payload.plan.layout
-    data = b"".join(bytes(p) for p in piece_parts(layout, found[2][0].gradients, 0, layout.size, False))
-    first = layout.tensors[0]
-    weight = torch.frombuffer(bytearray(data), dtype=torch.float32)[: first.numel].view(first.shape)
-    assert found[2][0].gradients[0] is not None
-    assert torch.equal(weight, found[2][0].gradients[0])

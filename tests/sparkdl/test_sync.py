@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +15,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sparkdl import slices, sync, wire
-from sparkdl.columns import Columns
 from sparkdl.errors import StateLost
-from sparkdl.optim import SliceOptimizer, template
-from sparkdl.payload import Payload, buffer_sizes, read_buffers
-from sparkdl.replica import Replica, piece_parts
-from sparkdl.versioned_state import VersionedState, state_plan
+from sparkdl.optim import SliceOptimizer
+from sparkdl.payload import Payload, read_buffers
+from sparkdl.replica import Replica
+from sparkdl.replica_items import piece_parts
+from sparkdl.versioned_state import VersionedState
+from tests.sparkdl.payloads import payload_of
 
 law = settings(deadline=None, max_examples=40, print_blob=True)  # machines may be busy
 
@@ -254,22 +254,6 @@ def test_scale_turns_the_sum_into_the_mean(records: list[tuple[float, float]], s
 # --- clipping --------------------------------------------------------------------------------------------------------
 
 
-def payload_of(model: nn.Module, loss: Any = nn.functional.mse_loss, make: Any = None, **options: Any) -> Payload:
-    found, _ = template(make or partial(torch.optim.SGD, lr=0.5), model)
-    places = [(n, tuple(p.shape), found.group_of[n]) for n, p in model.named_parameters()]
-    plan = state_plan(found, slices.layout(places, found.elementwise), *buffer_sizes(model))
-    return Payload(
-        model=model,
-        loss=loss,
-        template=found,
-        plan=plan,
-        columns=Columns.parse("x", "y"),
-        seed=0,
-        batch_size=8,
-        **options,
-    )
-
-
 def network() -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(7, 13), nn.Linear(13, 11), nn.Linear(11, 3))
@@ -363,10 +347,7 @@ def test_update_lots_steps_with_the_clipped_gradient(
     layout, flat = payload.plan.layout, flat_gradient(payload, model)
     before = flat.clone()
     state = VersionedState(str(tmp_path / "state"), payload.plan)
-    weights = payload.initial_weights()
-    for lot in range(len(layout.lots)):
-        start, stop = layout.lot_bounds(lot)
-        state.set_weights(lot, 0, weights[start:stop])
+    state.begin(range(len(layout.lots)), payload.initial_weights(), (torch.empty(0), b""))
     optimizer = SliceOptimizer(payload.template.blank)
     net = copy.deepcopy(model)
     for p, q in zip(net.parameters(), model.parameters(), strict=True):

@@ -118,10 +118,7 @@ def flat_of(layout: slices.Layout, tensors: dict[str, torch.Tensor]) -> torch.Te
 
 
 def start(state: VersionedState, weights: torch.Tensor) -> None:
-    layout = state.plan.layout
-    for lot in range(len(layout.lots)):
-        first, last = layout.lot_bounds(lot)
-        state.set_weights(lot, 0, weights[first:last])
+    state.begin(range(len(state.plan.layout.lots)), weights, (torch.empty(0), b""))
 
 
 class Run:
