@@ -120,6 +120,7 @@ class RawRDD:
     def __init__(self, jvm: JVM, jrdd: Any, shuffles: tuple[Any, ...] = ()):
         self._jvm, self.jrdd, self._shuffles = jvm, jrdd, shuffles
         self._persisted = False
+        self._id: int | None = None
 
     def persist(self, copies: int = 1) -> RawRDD:
         """Keeps the items in the block store as they are (deserialized: nothing is pickled), on disk if need be."""
@@ -137,7 +138,9 @@ class RawRDD:
     @property
     def id(self) -> int:
         """Spark's number of this RDD."""
-        return int(self.jrdd.id())
+        if self._id is None:
+            self._id = int(self.jrdd.id())
+        return self._id
 
     def blocks(self, partitions: list[int]) -> Blocks:
         """A reference to these partitions' blocks."""
@@ -153,7 +156,7 @@ class RawRDD:
 
 
 class JVM:
-    """Class handles, looked up once: a py4j call is 20 microseconds, looking up a class a millisecond."""
+    """Class handles and static methods, looked up once: a py4j call is 0.1 ms, a look-up another one or several."""
 
     gather_only = False
 
@@ -167,11 +170,16 @@ class JVM:
         self._block_rdd = jvm.org.apache.spark.rdd.BlockRDD
         self._block_id = jvm.org.apache.spark.storage.RDDBlockId
         self._block_id_class = jvm.java.lang.Class.forName("org.apache.spark.storage.BlockId")
-        self._arrays = jvm.java.lang.reflect.Array
+        self._new_array = jvm.java.lang.reflect.Array.newInstance
+        self._set_array = jvm.java.lang.reflect.Array.set
         self._level = jvm.org.apache.spark.storage.StorageLevel
         self._levels: dict[int, Any] = {}
         self._tag = jvm.scala.reflect.ClassTag.apply(jvm.java.lang.Class.forName("[B"))
         self._java_rdd = jvm.org.apache.spark.api.java.JavaRDD
+        # their constructors: RDD's methods walk the stack for the name of an operation scope
+        self._coalesced = jvm.org.apache.spark.rdd.CoalescedRDD
+        self._cartesian = jvm.org.apache.spark.rdd.CartesianRDD
+        self._no_option = jvm.scala.Option.empty()
 
     def keep(self, tokens: RDD[Any]) -> Blocks:
         """Persists an RDD of one token a partition."""
@@ -196,9 +204,9 @@ class JVM:
 
     def block_rdd(self, blocks: Blocks) -> Parent:
         """An RDD that reads persisted blocks and has no parents."""
-        ids = self._arrays.newInstance(self._block_id_class, len(blocks.partitions))
+        ids = self._new_array(self._block_id_class, len(blocks.partitions))
         for i, partition in enumerate(blocks.partitions):
-            self._arrays.set(ids, i, self._block_id(blocks.rdd_id, partition))
+            self._set_array(ids, i, self._block_id(blocks.rdd_id, partition))
         return Parent(self._block_rdd(self._jsc, ids, self._tag))
 
     def beside(self, anchor: Parent, blocks: Blocks, after: RawRDD | None = None) -> Parent:
@@ -214,9 +222,9 @@ class JVM:
             pairs = self._by_key(after.jrdd.sample(False, 0.0, 1), 1, 2)
             found = found.union(self.python_rdd.valueOfPair(pairs).rdd())
             shuffles = (pairs.rdd(),)
-        one = self._java_rdd(found, self._tag).coalesce(1)
+        one = self._coalesced(found, 1, self._no_option, self._tag)
         one.getNumPartitions()  # settles the partitions, and so the tasks' places, now
-        return Parent(anchor.rdd.cartesian(one.rdd(), self._tag), shuffles)
+        return Parent(self._cartesian(self._jsc, anchor.rdd, one, self._tag, self._tag), shuffles)
 
     def shuffled(self, keyed: RawRDD, pins: Blocks) -> Parent:
         """Items of ``keyed`` (a key item before each) in one partition a key, each where the pins of that key are.
