@@ -1,7 +1,7 @@
 """How long one training step takes, beside the peers on the same machine in the same run.
 
-One JSON line per case (model, replicas, master, form, wire). Every case has a JVM of its own, and the peers of its
-model are measured right before it.
+One JSON line per case (model, replicas, master, form, wire). Every case has a JVM of its own. The peers of a model are
+measured once, right before its first case.
 
   ours_ms       median over the steps after the 500th (the last 60 % of a run too short for that), as the peers' figures
   ours_wall_ms  wall clock of the same steps over their number: with snapshots, records and ends of epochs
@@ -106,14 +106,17 @@ def cases(args: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
-def measure(case: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """The peers, then our case in a fresh process; one dictionary for one output line."""
+def peers_of(case: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """The peers' figures for the model of this case."""
+    if args.no_peers:
+        return {}
+    peer_steps = min(case["steps"], args.peer_steps)
+    return peers.measure(case["model"], case["batch"], peer_steps, args.bigdl or None, bigdl_steps=case["steps"])
+
+
+def measure(case: dict[str, Any], beside: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Our case in a fresh process; one dictionary for one output line."""
     load = [peers.load_average()]
-    beside: dict[str, Any] = {}
-    if not args.no_peers:
-        python = args.bigdl or None
-        peer_steps = min(case["steps"], args.peer_steps)
-        beside = peers.measure(case["model"], case["batch"], peer_steps, python, bigdl_steps=case["steps"])
     ours = peers.run_case(__file__, case, args.timeout)
     load.append(peers.load_average())
     result = {"case": case, **{k: v for k, v in ours.items() if k not in case}, "peers": beside, "load": load}
@@ -162,8 +165,11 @@ def main() -> int:
     if unknown := set(args.models) - set(models.SPECS):
         parser.error(f"there is no model {', '.join(sorted(unknown))}; choose of {', '.join(models.SPECS)}")
     failed = False
+    measured: dict[str, dict[str, Any]] = {}
     for case in cases(args):
-        result = measure(case, args)
+        if case["model"] not in measured:
+            measured[case["model"]] = peers_of(case, args)
+        result = measure(case, measured[case["model"]], args)
         failed |= "error" in result
         print(json.dumps(result), flush=True)
     return int(failed)
