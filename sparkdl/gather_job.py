@@ -138,7 +138,7 @@ class GatherForm:
             started = self._jvm.apply(self._anchor, self._from_tokens)
         else:
             started = self._jvm.apply(self._jvm.beside(self._anchor, snapshot), self._functions[0])
-        started.persist().start().get()
+        started.persist().run_or_drop()
         self._last = started
 
     def steps(self, text: str, job: JobSettings) -> None:
@@ -167,8 +167,8 @@ class GatherForm:
         """Replica 0 applies the gradients that wait and emits its state."""
         assert self._last is not None
         parent = self._jvm.beside(self._first, self._last.blocks(self._everybody))
-        found = self._jvm.apply(parent, self._functions[0]).persist(copies)
-        found.start().get()
+        found = self._jvm.apply(parent, self._functions[0])
+        found.persist(copies).run_or_drop()
         return found, found.blocks([0])
 
     def read(self) -> list[bytes]:

@@ -52,6 +52,7 @@ class SlicesForm:
         self._anchor: Any = None
         self._owner_anchor: Any = None
         self._pins: RawRDD | None = None
+        self._pinned_to: Any = None
         self._last: RawRDD | None = None  # the weights that the next step reads
         self._ready: list[_Step] = []
         self._done: list[RawRDD] = []
@@ -61,8 +62,9 @@ class SlicesForm:
         self.close()
         self._anchor = self._jvm.block_rdd(tokens)
         self._owner_anchor = self._jvm.block_rdd(tokens.only(self._owners))
-        self._pins = self._jvm.apply(self._owner_anchor, self._pin).persist()
-        self._pins.start().get()
+        self._pins = self._jvm.apply(self._owner_anchor, self._pin)
+        self._pins.persist().run_or_drop()
+        self._pinned_to = self._jvm.pins(self._pins.blocks(self._owners))
 
     def restore(self, snapshot: Blocks | None) -> None:
         """Every owner of a slice takes its lots and gives out its weights."""
@@ -70,7 +72,7 @@ class SlicesForm:
             restored = self._jvm.apply(self._owner_anchor, self._from_tokens)
         else:
             restored = self._jvm.apply(self._jvm.beside(self._owner_anchor, snapshot), self._sync[0])
-        restored.persist().start().get()
+        restored.persist().run_or_drop()
         self._last = restored
 
     def steps(self, text: str, job: JobSettings) -> None:
@@ -118,8 +120,7 @@ class SlicesForm:
             gradients = self._jvm.apply(parent, self._forward[i])
             if not self._fused:
                 gradients.persist()
-            assert self._pins is not None
-            shuffled = self._jvm.shuffled(gradients, self._pins.blocks(self._owners))
+            shuffled = self._jvm.shuffled(gradients, self._pinned_to)
             if self._clip:
                 weights = self._jvm.apply(Parent(self._owner_anchor.rdd, shuffled.shuffles), self._from_tokens)
             else:
@@ -129,8 +130,8 @@ class SlicesForm:
 
     def snapshot(self, copies: int) -> tuple[RawRDD, Blocks]:
         """Every owner emits its lots."""
-        found = self._jvm.apply(self._owner_anchor, self._from_tokens).persist(copies)
-        found.start().get()
+        found = self._jvm.apply(self._owner_anchor, self._from_tokens)
+        found.persist(copies).run_or_drop()
         return found, found.blocks(self._owners)
 
     def read(self) -> list[bytes]:

@@ -62,6 +62,8 @@ SETTINGS = (
     Setting("spark.serializer", "org.apache.spark.serializer.JavaSerializer",
             "org.apache.spark.serializer.JavaSerializer", "always",
             "a Kryo instance is made for every stream, which small steps feel"),
+    Setting("spark.broadcast.blockSize", "256k", "4m", "always",
+            "Spark clears a whole block of memory for the task function of every stage"),
     Setting("spark.locality.wait", "10s", "3s", "cluster",
             "a task that gives up waiting for its own executor finds neither rows nor state elsewhere, and fails",
             match="at least"),

@@ -15,14 +15,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from py4j.protocol import Py4JJavaError
 from pyspark import RDD, SparkContext
-from pyspark.errors.exceptions.captured import CapturedException
 
 from sparkdl import wire
 from sparkdl.errors import ClusterError, TrainingError
 from sparkdl.payload import Payload
 from sparkdl.replica_data_job import ReplicaRows, read_tokens
+from sparkdl.spark_failures import FAILURES, failure_text, first_line, is_cluster_failure
 from sparkdl.spark_internals import JVM, Blocks, RawRDD, works
 from sparkdl.spark_public import Public
 from sparkdl.state_job import RemoveTask
@@ -34,12 +33,11 @@ logger = logging.getLogger("sparkdl")
 DESCRIPTION, GROUP = "spark.job.description", "spark.jobGroup.id"
 # what the Spark UI calls our RDDs and stages; with both set, Spark need not walk the stack for every RDD and job
 CALL_SITE = ("callSite.short", "callSite.long")
-FAILURES = (Py4JJavaError, CapturedException)  # how a failed job reaches Python
-
 SNAPSHOT_SHARE = 0.03  # of the run's time that snapshots may cost
 SNAPSHOT_STEPS = (10, 100)  # fewest and most steps between two snapshots: at most so many are computed again
 DURABLE_SECONDS = 60.0  # between two copies of a snapshot on the driver's disk
 DURABLE_SHARE = 0.02  # of the run's time that those may cost
+SPREAD_SHARE = 0.05  # of the run's time that dealing rows out anew, to executors that joined, may cost
 MAX_ROLLBACKS = 4  # without a new snapshot in between
 EXECUTOR_WAIT = 20.0  # seconds to wait for the replacement of a lost executor
 
@@ -105,20 +103,28 @@ class SparkEngine:
     # --- start and end
 
     def place(self) -> list[ReplicaRows]:
-        """Writes the replicas' rows to the executors, persisting one token for each; returns what the tokens say."""
+        """Writes the replicas' rows to the executors; returns what their tokens say.
+
+        Raises ClusterError: they could not be read; ConfigError: nothing can be trained on them.
+        """
+        try:
+            return self._place()
+        except FAILURES as error:
+            raise ClusterError(f"the training data could not be read: {failure_text(error)}") from error
+
+    def _place(self) -> list[ReplicaRows]:
+        """One token a replica, persisted where its rows are."""
+        began = time.monotonic()
         self.describe("sparkdl: rows to their replicas")
         self.sc.setLocalProperty(GROUP, f"sparkdl-{self.run_id}")
-        for key in CALL_SITE:
-            self.sc.setLocalProperty(key, "sparkdl")
         if self._tokens is not None:
             self._tokens.unpersist()
         self._tokens = self._make_tokens()
         self._token_blocks = self.jvm.keep(self._tokens)
         self._num_executors = self._count_executors()
-        try:
-            return read_tokens(self._tokens)
-        except FAILURES as error:
-            raise ClusterError(f"the training data could not be read: {failure_text(error)}") from error
+        rows = read_tokens(self._tokens)
+        self._spread_due = time.monotonic() + (time.monotonic() - began) / SPREAD_SHARE
+        return rows
 
     def begin(self, plan: Plan, form: Form, show: Callable[[str], None]) -> None:
         """Puts the payload's model in place as version 0. ``show`` is told of what is out of the ordinary."""
@@ -171,6 +177,7 @@ class SparkEngine:
         per_step = sum(r.seconds for r in records) / max(1, len(records)) or 1.0
         self._interval = int(min(max(cost / (SNAPSHOT_SHARE * per_step), SNAPSHOT_STEPS[0]), SNAPSHOT_STEPS[1]))
         self._rollbacks = 0
+        self._spread()
         return records
 
     def state(self) -> tuple[dict[int, bytes], list[bytes]]:
@@ -308,17 +315,32 @@ class SparkEngine:
                 if not is_cluster_failure(text):
                     raise TrainingError(text) from None
 
+    def _spread(self) -> None:
+        """After a snapshot: takes replicas to executors that have joined since the rows were dealt out."""
+        joined = self._count_executors() - self._num_executors
+        crowded = self._num_executors < self.plan.num_replicas
+        if self._is_local() or joined <= 0 or not crowded or time.monotonic() < self._spread_due:
+            return
+        self._note(f"{joined} executors joined at step {self.version}: the replicas spread to them")
+        try:
+            self._anchor_again()
+            self._restore()
+        except FAILURES as error:
+            self._recover(error)
+
     def _anchor_again(self) -> None:
-        rows = tuple(r.num_rows for r in self.place())
+        rows = tuple(r.num_rows for r in self._place())
         if rows != self.plan.rows_per_replica:
             raise ClusterError(
-                f"the training data changed while they were read again after a lost executor: replicas have {rows} "
+                f"the training data changed while they were read again on other executors: replicas have {rows} "
                 f"rows now, they had {self.plan.rows_per_replica}; write the data to Parquet first, and train on that"
             )
         self._generation += 1
         self._anchor()
 
     def _anchor(self) -> None:
+        for key in CALL_SITE:  # after placing: PySpark's own actions clear them
+            self.sc.setLocalProperty(key, "sparkdl")
         self.form.anchor(self._token_blocks)
 
     def _restore(self) -> None:
@@ -375,34 +397,3 @@ def connect(sc: SparkContext) -> JVM | Public:
         "sparkdl does not know the inside of Spark %s; it trains by public calls alone, more slowly", sc.version
     )
     return Public(sc)
-
-
-def failure_text(error: Exception) -> str:
-    """What Spark says of a failed job, without the JVM's stack."""
-    java = error.java_exception if isinstance(error, Py4JJavaError) else None
-    text = str(error)
-    while java is not None:  # an ExecutionException wraps what happened
-        text = str(java.getMessage() or text)
-        java = java.getCause()
-        if "Job aborted" in text:
-            break
-    return text.split("\nDriver stacktrace:")[0]
-
-
-def is_cluster_failure(text: str) -> bool:
-    """Whether the cluster lost something, as opposed to user code that raised."""
-    if any(
-        sign in text
-        for sign in ("sparkdl.errors.StateLost", "Could not compute split", "Block rdd_", "ExecutorLostFailure")
-    ):
-        return True
-    if "Python worker exited unexpectedly" in text or "Spark closed the task's input" in text:
-        return True
-    return "Traceback (most recent call last)" not in text
-
-
-def first_line(text: str) -> str:
-    """A failure in one line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if line.startswith("sparkdl.errors.")]
-    return (named or lines or [text])[-1 if named else 0][:300]

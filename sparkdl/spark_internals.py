@@ -7,6 +7,7 @@ persisted blocks without lineage, and jobs that run while the next one is being 
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -114,33 +115,46 @@ class Parent(NamedTuple):
     shuffles: tuple[Any, ...] = ()
 
 
+class Pins(NamedTuple):
+    """An RDD whose partitions are where others are to be, and how Spark zips two partitions.
+
+    Spark analyses that function's byte code in every call of ``zip``, for milliseconds: one call is enough.
+    """
+
+    rdd: Any
+    num_partitions: int
+    zip_function: Any
+
+
 class RawRDD:
     """A JVM RDD of items (``byte[]``). Everything is lazy until :meth:`start` or :meth:`collect`."""
 
-    def __init__(self, jvm: JVM, jrdd: Any, shuffles: tuple[Any, ...] = ()):
-        self._jvm, self.jrdd, self._shuffles = jvm, jrdd, shuffles
+    def __init__(self, jvm: JVM, rdd: Any, shuffles: tuple[Any, ...] = ()):
+        self._jvm, self.rdd, self._shuffles = jvm, rdd, shuffles
         self._persisted = False
-        self._id: int | None = None
 
     def persist(self, copies: int = 1) -> RawRDD:
         """Keeps the items in the block store as they are (deserialized: nothing is pickled), on disk if need be."""
-        self.jrdd.persist(self._jvm.level(copies))
+        self.rdd.persist(self._jvm.level(copies))
         self._persisted = True
+        self.id, self._jrdd  # noqa: B018 - asked for now, while nobody waits
         return self
 
     def unpersist(self) -> None:
         """Drops the blocks and the shuffle files behind them, without waiting for it."""
         if self._persisted:
-            self.jrdd.unpersist(False)
+            self.rdd.unpersist(False)
         for shuffle in self._shuffles:
             shuffle.cleanShuffleDependencies(False)
 
-    @property
+    @functools.cached_property
+    def _jrdd(self) -> Any:
+        return self.rdd.asJavaRDD()
+
+    @functools.cached_property
     def id(self) -> int:
         """Spark's number of this RDD."""
-        if self._id is None:
-            self._id = int(self.jrdd.id())
-        return self._id
+        return int(self.rdd.id())
 
     def blocks(self, partitions: list[int]) -> Blocks:
         """A reference to these partitions' blocks."""
@@ -148,11 +162,19 @@ class RawRDD:
 
     def start(self) -> Any:
         """Submits a job that computes every partition; returns Spark's future, whose ``get()`` waits for it."""
-        return self.jrdd.countAsync()
+        return self._jrdd.countAsync()
+
+    def run_or_drop(self) -> None:
+        """Computes every partition; what a failed job leaves behind is dropped."""
+        try:
+            self.start().get()
+        except BaseException:
+            self.unpersist()
+            raise
 
     def collect(self) -> list[bytes]:
         """All items. For records and other small things only: they pass through py4j."""
-        return [bytes(item) for item in self.jrdd.collect()]
+        return [bytes(item) for item in self._jrdd.collect()]
 
 
 class JVM:
@@ -164,9 +186,9 @@ class JVM:
         self._sc = sc
         jvm: Any = sc._jvm
         self._jsc = sc._jsc.sc()
-        self.python_rdd = jvm.org.apache.spark.api.python.PythonRDD
+        self._python_rdd = jvm.org.apache.spark.api.python.PythonRDD
         self._pairwise = jvm.org.apache.spark.api.python.PairwiseRDD
-        self._partitioner = jvm.org.apache.spark.api.python.PythonPartitioner
+        self._partitioner = functools.cache(jvm.org.apache.spark.api.python.PythonPartitioner)
         self._block_rdd = jvm.org.apache.spark.rdd.BlockRDD
         self._block_id = jvm.org.apache.spark.storage.RDDBlockId
         self._block_id_class = jvm.java.lang.Class.forName("org.apache.spark.storage.BlockId")
@@ -175,11 +197,16 @@ class JVM:
         self._level = jvm.org.apache.spark.storage.StorageLevel
         self._levels: dict[int, Any] = {}
         self._tag = jvm.scala.reflect.ClassTag.apply(jvm.java.lang.Class.forName("[B"))
-        self._java_rdd = jvm.org.apache.spark.api.java.JavaRDD
         # their constructors: RDD's methods walk the stack for the name of an operation scope
         self._coalesced = jvm.org.apache.spark.rdd.CoalescedRDD
         self._cartesian = jvm.org.apache.spark.rdd.CartesianRDD
         self._no_option = jvm.scala.Option.empty()
+        self._shuffled_rdd = jvm.org.apache.spark.rdd.ShuffledRDD
+        self._zipped = jvm.org.apache.spark.rdd.ZippedPartitionsRDD2
+        self._map_partitions = jvm.org.apache.spark.rdd.MapPartitionsRDD
+        self._serializer = jvm.org.apache.spark.serializer.JavaSerializer(self._jsc.conf())
+        self._any = jvm.scala.reflect.ClassTag.apply(jvm.java.lang.Class.forName("java.lang.Object"))
+        self._values = self._function_of_values()
 
     def keep(self, tokens: RDD[Any]) -> Blocks:
         """Persists an RDD of one token a partition."""
@@ -200,7 +227,7 @@ class JVM:
 
     def apply(self, parent: Parent, function: Any) -> RawRDD:
         """``function`` over every partition of ``parent``."""
-        return RawRDD(self, self.python_rdd(parent.rdd, function, False, False).asJavaRDD(), parent.shuffles)
+        return RawRDD(self, self._python_rdd(parent.rdd, function, False, False), parent.shuffles)
 
     def block_rdd(self, blocks: Blocks) -> Parent:
         """An RDD that reads persisted blocks and has no parents."""
@@ -219,29 +246,53 @@ class JVM:
         found = self.block_rdd(blocks).rdd
         shuffles: tuple[Any, ...] = ()
         if after is not None:
-            pairs = self._by_key(after.jrdd.sample(False, 0.0, 1), 1, 2)
-            found = found.union(self.python_rdd.valueOfPair(pairs).rdd())
-            shuffles = (pairs.rdd(),)
+            shuffle, nothing = self._by_key(after.rdd.sample(False, 0.0, 1), 1, 2)
+            found = found.union(nothing)
+            shuffles = (shuffle,)
         one = self._coalesced(found, 1, self._no_option, self._tag)
         one.getNumPartitions()  # settles the partitions, and so the tasks' places, now
         return Parent(self._cartesian(self._jsc, anchor.rdd, one, self._tag, self._tag), shuffles)
 
-    def shuffled(self, keyed: RawRDD, pins: Blocks) -> Parent:
+    def pins(self, blocks: Blocks) -> Pins:
+        """Blocks that say where partitions are to be, for any number of :meth:`shuffled`."""
+        rdd = self.block_rdd(blocks).rdd
+        return Pins(rdd, len(blocks.partitions), rdd.zip(rdd, self._tag).f())
+
+    def shuffled(self, keyed: RawRDD, pins: Pins) -> Parent:
         """Items of ``keyed`` (a key item before each) in one partition a key, each where the pins of that key are.
 
         ``pins`` must hold as many items for each key as come out of the shuffle: zip asks for that.
         """
-        pairs = self._by_key(keyed.jrdd, len(pins.partitions), 1)
-        pinned = self._java_rdd(self.block_rdd(pins).rdd, self._tag).zip(self.python_rdd.valueOfPair(pairs))
+        shuffle, items = self._by_key(keyed.rdd, pins.num_partitions, 1)
+        pinned = self._zipped(self._jsc, pins.zip_function, pins.rdd, items, False, self._tag, self._tag, self._any)
         pinned.getNumPartitions()
-        return Parent(pinned.rdd(), (pairs.rdd(),))
+        return Parent(pinned, (shuffle,))
 
-    def _by_key(self, jrdd: Any, num_partitions: int, kind: int) -> Any:
-        return self._pairwise(jrdd.rdd()).asJavaPairRDD().partitionBy(self._partitioner(num_partitions, kind))
+    def _function_of_values(self) -> list[Any]:
+        """Spark's own function from pairs to their values, taken out of an RDD, and the flags that go with it.
+
+        For every RDD that is made with a function, Spark analyses that function's byte code, for milliseconds: once is
+        enough here as well.
+        """
+        nothing = self._pairwise(self.block_rdd(Blocks(0, [])).rdd)
+        values = self._python_rdd.valueOfPair(nothing.asJavaPairRDD()).rdd()
+        field = values.getClass().getDeclaredField("f")
+        field.setAccessible(True)
+        num_parameters = values.getClass().getConstructors()[0].getParameterCount()  # another one from Spark 4 on
+        return [field.get(values), *[False] * (num_parameters - len(("prev", "f", "tag", "tag")))]
+
+    def _by_key(self, rdd: Any, num_partitions: int, kind: int) -> tuple[Any, Any]:
+        """The shuffle of (key, item) pairs, and its items without the keys; ``kind`` tells partitioners apart."""
+        pairs = self._shuffled_rdd(
+            self._pairwise(rdd), self._partitioner(num_partitions, kind), self._any, self._any, self._any
+        )
+        # Spark itself would choose Kryo, and make a new one in every task
+        pairs.setSerializer(self._serializer)
+        return pairs, self._map_partitions(pairs, *self._values, self._tag, self._any)
 
     def items(self, blocks: Blocks) -> Iterator[bytes]:
         """All items of some blocks, one partition at a time, through a local socket: for state on its way to disk."""
-        served = self.python_rdd.toLocalIteratorAndServe(self.block_rdd(blocks).rdd, False)
+        served = self._python_rdd.toLocalIteratorAndServe(self.block_rdd(blocks).rdd, False)
         yield from _local_iterator_from_socket(served, NoOpSerializer())
 
 
@@ -255,15 +306,20 @@ def concurrent_tasks(sc: SparkContext) -> int | None:
 
 
 class _Echo:
-    """The self-test's task: passes its items on, one more byte on each."""
+    """The self-test's task: an item of its own, then what it gets, a byte longer; keyed: each behind key 0."""
+
+    def __init__(self, keyed: bool = False):
+        self.keyed = keyed
 
     def __call__(self, split: int, source: wire.Source) -> Iterator[wire.Parts]:
-        yield [wire.header(wire.STATE, 1, split, 0, 1), b"x"]
+        items: list[wire.Parts] = [[wire.header(wire.STATE, 1, split, 0, 1), b"x"]]
         for head in source:
-            yield [
-                wire.header(wire.STATE, head.version + 1, split, 0, head.size + 1),
-                bytes(wire.read(source, head)) + b"y",
-            ]
+            data = bytes(wire.read(source, head)) + b"y"
+            items.append([wire.header(wire.STATE, head.version + 1, split, 0, len(data)), data])
+        for item in items:
+            if self.keyed:
+                yield [bytes(8)]
+            yield item
 
 
 _tested: dict[str, bool] = {}  # application id -> whether the private calls work there
@@ -290,13 +346,20 @@ def _try(jvm: JVM) -> bool:
     tokens = sc.parallelize([0, 1], 2)
     kept = jvm.keep(tokens)
     tokens.count()
-    first = jvm.apply(jvm.block_rdd(kept), jvm.function(_Echo(), "tokens")).persist()
+    everywhere, pairs = jvm.block_rdd(kept), jvm.function(_Echo(), "pairs")
+    first = jvm.apply(everywhere, jvm.function(_Echo(), "tokens")).persist()
+    two = jvm.apply(jvm.beside(jvm.block_rdd(kept.only([0])), first.blocks([0])), pairs).persist()
+    keyed = jvm.apply(everywhere, jvm.function(_Echo(keyed=True), "tokens"))
+    gathered = jvm.apply(jvm.beside(everywhere, first.blocks([0, 1])), pairs)
+    shuffled = None
     try:
-        second = jvm.apply(jvm.beside(jvm.block_rdd(kept), first.blocks([0, 1])), jvm.function(_Echo(), "pairs"))
         first.start().get()
-        found = sorted(item[wire.HEADER_BYTES :] for item in second.collect())
-        streamed = sorted(item[wire.HEADER_BYTES :] for item in jvm.items(first.blocks([0, 1])))
+        two.start().get()
+        shuffled = jvm.apply(jvm.shuffled(keyed, jvm.pins(two.blocks([0]))), pairs)
+        found = [gathered.collect(), list(jvm.items(two.blocks([0]))), shuffled.collect()]
     finally:
-        first.unpersist()
+        for rdd in filter(None, (first, two, shuffled)):
+            rdd.unpersist()
         tokens._jrdd.unpersist(False)
-    return found == [b"x", b"x", b"xy", b"xy", b"xy", b"xy"] and streamed == [b"x", b"x"]
+    expected = [[b"x", b"xy", b"xy"] * 2, [b"x", b"xy"], [b"x", b"xy", b"xy"]]
+    return [sorted(item[wire.HEADER_BYTES :] for item in items) for items in found] == list(map(sorted, expected))

@@ -90,6 +90,14 @@ class PublicRDD:
         """A job; it runs in ``get()``."""
         return _Job(self.rdd)
 
+    def run_or_drop(self) -> None:
+        """Computes every partition; what a failed job leaves behind is dropped."""
+        try:
+            self.start().get()
+        except BaseException:
+            self.unpersist()
+            raise
+
     def collect(self) -> list[bytes]:
         """All items."""
         return list(self.rdd.collect())

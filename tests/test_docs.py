@@ -71,7 +71,7 @@ def test_links_and_named_files_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_compile(page: Path) -> None:
     for number, block in enumerate(re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)):
-        compile(block, f"{page.name}, block {number}", "exec")
+        assert compile(block, f"{page.name}, block {number}", "exec").co_code
 
 
 def test_the_readme_has_an_example() -> None:

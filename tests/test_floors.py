@@ -48,6 +48,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.spark_public",
         "sparkdl.spark_conf",
         "sparkdl.spark_engine",
+        "sparkdl.spark_failures",
         "sparkdl.spark_internals",
         "sparkdl.state_job",
     },

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,14 @@ def processes(word: str) -> list[int]:
     return sorted(found)
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for something that must happen within a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 class FailsOnce(nn.Module):
     """Raises in the first forward of training that any process runs after ``flag``'s file was made."""
 
@@ -62,6 +72,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--kill", choices=["executor", "all-executors", "worker", "task"])
     parser.add_argument("--at", type=int, nargs="*", default=[])
+    parser.add_argument("--join", type=int, help="begin with one executor less; it comes at this step")
     parser.add_argument("--same-host", action="store_true")
     parser.add_argument("--conf", nargs="*", default=[])
     parser.add_argument("--folder", required=True)
@@ -75,8 +86,17 @@ def main() -> None:
     flag = os.path.join(arguments.folder, "fail-once")
     killed: list[int] = []
     run = spark_engine.SparkEngine.run
+    context: Any = spark.sparkContext._jsc.sc()
+    if arguments.join is not None:
+        spark_engine.SPREAD_SHARE = math.inf
+        until(lambda: len(processes("CoarseGrainedExecutorBackend")) == 2)
+        assert context.killExecutor("0")
+        until(lambda: len(processes("CoarseGrainedExecutorBackend")) == 1)
 
     def run_and_kill(self: Any, steps: Sequence[StepSettings]) -> Any:
+        if steps[0].step == arguments.join:
+            assert context.requestExecutors(1)
+            until(lambda: context.getExecutorMemoryStatus().size() == 3)
         if steps[0].step in arguments.at:
             if arguments.kill == "task":
                 Path(flag).touch()

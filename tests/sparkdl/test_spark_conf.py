@@ -57,7 +57,7 @@ def test_defaults_of_a_local_session() -> None:
 def test_defaults_of_a_cluster() -> None:
     settings = {"spark.master": "yarn", "spark.executor.cores": "4", "spark.locality.wait": "2000"}
     found = {finding.key: finding for finding in spark_conf.deviations(settings, "3.5.1-amzn-0")}
-    assert set(found) == {"spark.executor.cores", "spark.locality.wait"}
+    assert set(found) == {"spark.executor.cores", "spark.locality.wait", "spark.broadcast.blockSize"}
     assert found["spark.locality.wait"].wants == "at least 10s"
 
 

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 
-from sparkdl.spark_engine import first_line, is_cluster_failure
-
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,8 +28,8 @@ def run(*arguments: str) -> dict[str, Any]:
 
 
 @functools.lru_cache
-def undisturbed() -> str:
-    fingerprint: str = run("--master", "local[1,4]")["fingerprint"]
+def undisturbed(epochs: int = 4) -> str:
+    fingerprint: str = run("--master", "local[1,4]", "--epochs", str(epochs))["fingerprint"]
     return fingerprint
 
 
@@ -76,9 +74,10 @@ def test_a_task_that_fails_once_or_runs_twice_changes_no_bit(form: str) -> None:
     assert found["fingerprint"] == undisturbed()
 
 
-def test_failures_are_told_apart() -> None:
-    lost = "Job aborted … Traceback (most recent call last):\n …\nsparkdl.errors.StateLost: versions [3], 4 is needed\n"
-    assert is_cluster_failure(lost)
-    assert first_line(lost) == "sparkdl.errors.StateLost: versions [3], 4 is needed"
-    assert is_cluster_failure("Could not compute split, block rdd_7_1 of RDD 7 not found")
-    assert not is_cluster_failure("… Traceback (most recent call last):\nValueError: mat1 and mat2")
+@pytest.mark.spark
+def test_replicas_spread_to_an_executor_that_joins() -> None:
+    found = run(
+        "--master", "local-cluster[2,1,1024]", "--join", "15", "--epochs", "6", "--conf", "spark.executor.memory=600m",
+    )  # fmt: skip
+    assert [text.partition(" at step")[0] for _, text in found["events"]] == ["1 executors joined"]
+    assert found["fingerprint"] == undisturbed(epochs=6)

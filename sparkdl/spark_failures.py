@@ -1,0 +1,41 @@
+"""What a failed Spark job says: whether user code raised, or the cluster lost something that can be made again."""
+
+from __future__ import annotations
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors.exceptions.captured import CapturedException
+
+FAILURES = (Py4JJavaError, CapturedException)  # how a failed job reaches Python
+
+SIGNS_OF_LOSS = (
+    "sparkdl.errors.StateLost",
+    "Could not compute split",
+    "Block rdd_",
+    "ExecutorLostFailure",
+    "Python worker exited unexpectedly",
+    "Spark closed the task's input",
+)
+
+
+def failure_text(error: Exception) -> str:
+    """What Spark says of a failed job, without the JVM's stack."""
+    java = error.java_exception if isinstance(error, Py4JJavaError) else None
+    text = str(error)
+    while java is not None:  # an ExecutionException wraps what happened
+        text = str(java.getMessage() or text)
+        java = java.getCause()
+        if "Job aborted" in text:
+            break
+    return text.split("\nDriver stacktrace:")[0]
+
+
+def is_cluster_failure(text: str) -> bool:
+    """Whether the cluster lost something, as opposed to user code that raised."""
+    return any(sign in text for sign in SIGNS_OF_LOSS) or "Traceback (most recent call last)" not in text
+
+
+def first_line(text: str) -> str:
+    """A failure in one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if line.startswith("sparkdl.errors.")]
+    return (named or lines or [text])[-1 if named else 0][:300]
