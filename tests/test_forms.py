@@ -44,6 +44,7 @@ def test_twenty_steps_equal_plain_torch(spark: SparkSession, name: str, replicas
         float((a - b).detach().abs().max())
         for a, b in zip(trainer.model.parameters(), expected.parameters(), strict=True)
     )
+    print(f"{name}, {replicas} replicas, {form}: largest difference {difference / largest:.1e}")  # pytest -s
     assert difference / largest < 2e-6
 
 

@@ -95,7 +95,7 @@ def main() -> None:
 
     def run_and_kill(self: Any, steps: Sequence[StepSettings]) -> Any:
         if steps[0].step == arguments.join:
-            assert context.requestExecutors(1)
+            assert context.requestExecutors(2)  # there is room for one
             until(lambda: context.getExecutorMemoryStatus().size() == 3)
         if steps[0].step in arguments.at:
             if arguments.kill == "task":
