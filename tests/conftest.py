@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+settings.register_profile("sparkdl", deadline=None)  # machines may be busy, and numba compiles at first
+settings.load_profile("sparkdl")
 
 
 @pytest.fixture(scope="session")

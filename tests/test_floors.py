@@ -15,6 +15,28 @@ PACKAGES = ("sparkdl", "node2vec")
 FLOORS: dict[int, set[str]] = {
     0: {
         "node2vec",
+        "node2vec.alias",
+        "node2vec.arc_hash",
+        "node2vec.counter_rng",
+        "node2vec.edge_cleaning",
+        "node2vec.edge_filter",
+        "node2vec.graph",
+        "node2vec.graph_files",
+        "node2vec.graph_parts",
+        "node2vec.graph_report",
+        "node2vec.host_graph",
+        "node2vec.jit",
+        "node2vec.stage",
+        "node2vec.superstep",
+        "node2vec.transition",
+        "node2vec.trial",
+        "node2vec.walk_files",
+        "node2vec.walk_home",
+        "node2vec.walk_lanes",
+        "node2vec.walk_request",
+        "node2vec.walker_round",
+        "node2vec.walks",
+        "node2vec.walks_torch",
         "sparkdl",  # its exports are lazy
         "sparkdl.batches",
         "sparkdl.columns",
@@ -36,6 +58,14 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.wire",
     },
     1: {
+        "node2vec.edge_source",
+        "node2vec.edge_survey",
+        "node2vec.graph_job",
+        "node2vec.node_numbering",
+        "node2vec.partitioned_walk_job",
+        "node2vec.replicated_walk_job",
+        "node2vec.spark_shuffles",
+        "node2vec.walk_job",
         "sparkdl.evaluate_job",
         "sparkdl.forward_backward_job",
         "sparkdl.gather_job",
@@ -52,7 +82,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.spark_internals",
         "sparkdl.state_job",
     },
-    2: {"sparkdl.__main__", "sparkdl.cli", "sparkdl.trainer"},
+    2: {"node2vec.__main__", "node2vec.cli", "sparkdl.__main__", "sparkdl.cli", "sparkdl.trainer"},
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 FORBIDDEN_BELOW_1 = {"pyspark", "py4j"}

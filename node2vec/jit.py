@@ -1,0 +1,40 @@
+"""How node2vec compiles its kernels: one decorator, so that every kernel has the same flags and keeps its type.
+
+Numba notices a change of the file that holds a kernel, not of the files that its callees live in: after an edit of
+``counter_rng`` or ``trial`` remove the ``__pycache__`` folders (or set ``NUMBA_CACHE_DIR`` to a new one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+try:
+    import numba
+except ImportError as error:  # pragma: no cover
+    raise ImportError(
+        "numba is not installed, and the random walks and the training of node2vec on the CPU are compiled by it. "
+        "Install the extra: pip install 'sparkdl-torch[node2vec]'."
+    ) from error
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+# Scalars inside kernels: Python's from outside, numpy's within, for numba decides.
+Int = Any  # int64
+Word = Any  # uint64: 64 random bits, or a number made of them
+Float = Any  # float64
+Bool = Any
+
+
+def jit(function: Kernel) -> Kernel:
+    """`function` compiled by numba on its first call: strict float64 arithmetic, the interpreter lock released.
+
+    The machine code is kept on disk (``NUMBA_CACHE_DIR``, by default beside the source) where a folder can be written,
+    and compiled anew in each process where none can, as in a package that is read from a zip file.
+    """
+    flags: dict[str, Any] = {"nogil": True, "fastmath": False, "error_model": "numpy"}
+    try:
+        compiled: Kernel = numba.njit(cache=True, **flags)(function)
+    except RuntimeError:  # "no locator available": nowhere to keep the machine code
+        compiled = numba.njit(**flags)(function)
+    return compiled
