@@ -148,7 +148,7 @@ def _add_walk(command: argparse.ArgumentParser) -> None:
 
 def index(parsed: argparse.Namespace) -> None:
     """``node2vec index``. Raises what `graph_job.index` raises."""
-    spark = _session(parsed.master)
+    spark = spark_conf.session_on(parsed.master)
     weight = None if parsed.unweighted else parsed.weight
     edges = edge_source.edges_of(spark, parsed.input, parsed.src, parsed.dst, weight, parsed.format)
     report = graph_job.index(
@@ -172,7 +172,7 @@ def walk(parsed: argparse.Namespace) -> None:
     settings: dict[str, Any] = {name: getattr(parsed, name) for name in names}
     request = WalkRequest(**settings)
     if parsed.start_nodes is not None or not walk_job.is_done(parsed.root, request):
-        spark = _session(parsed.master)
+        spark = spark_conf.session_on(parsed.master)
         starts = None if parsed.start_nodes is None else _ids(spark, parsed.root, parsed.start_nodes)
         walk_job.walk(
             spark, parsed.root, **settings, start_nodes=starts, partitions=parsed.partitions, home=parsed.home
@@ -194,14 +194,6 @@ def _ids(spark: SparkSession, root: str, path: str) -> list[Any]:
         return [int(line) for line in lines]
     except ValueError as error:
         raise ConfigError(f"the ids of this graph are integers, but {path} holds others: {error}.") from error
-
-
-def _session(master: str | None) -> SparkSession:
-    if master is None:
-        return spark_conf.session()
-    if master.startswith("local"):
-        spark_conf.prepare_environment()
-    return SparkSession.builder.master(master).getOrCreate()
 
 
 def _complain(sentence: str, code: int) -> int:

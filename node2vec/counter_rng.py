@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from node2vec import arc_hash
 from node2vec.jit import Int, Word, jit
 
 if TYPE_CHECKING:
@@ -90,9 +91,7 @@ def below(bits: Word, count: Int) -> Int:
 def mix_numpy(x: Bits) -> Bits:
     """`mix` of every element of a uint64 array."""
     with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * _FIRST_U64
-        x = (x ^ (x >> np.uint64(27))) * _SECOND_U64
-        return np.asarray(x ^ (x >> np.uint64(31)), np.uint64)
+        return np.asarray(arc_hash.mix(x), np.uint64)
 
 
 def key_numpy(seed: int, start: npt.ArrayLike, walk: npt.ArrayLike) -> Bits:

@@ -9,8 +9,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pyspark.sql import SparkSession
-
 from sparkdl import spark_conf
 from sparkdl.errors import ClusterError
 from sparkdl.preflight_job import COMPARED, Versions, preflight, versions
@@ -34,21 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def doctor(master: str | None = None, num_tasks: int = 4) -> None:
     """Print the settings' findings and the versions of driver and executors. Raises ClusterError: they differ."""
-    spark = _session(master)
+    spark = spark_conf.session_on(master)
     print(f"Spark {spark.version}, master {spark.sparkContext.master}")
     spark_conf.check(spark)
     print(_version_lines("driver", versions()))
     answers = {answer["host"]: answer for answer in preflight(spark.sparkContext, num_tasks)}
     for host, answer in sorted(answers.items(), key=str):
         print(_version_lines(f"executor at {host}", answer))
-
-
-def _session(master: str | None) -> SparkSession:
-    if master is None:
-        return spark_conf.session()
-    if master.startswith("local"):
-        spark_conf.prepare_environment()
-    return SparkSession.builder.master(master).getOrCreate()
 
 
 def _version_lines(place: str, answer: Versions) -> str:

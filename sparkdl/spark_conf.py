@@ -102,6 +102,15 @@ def check(spark: SparkSession | None = None) -> list[Finding]:
     return found
 
 
+def session_on(master: str | None) -> SparkSession:
+    """What a command line runs on: a session on ``master``; without one, that of :func:`session`."""
+    if master is None:
+        return session()
+    if master.startswith("local"):
+        prepare_environment()
+    return SparkSession.builder.master(master).getOrCreate()
+
+
 def session() -> SparkSession:
     """The active session; without one, what spark-submit was asked for; else an embedded ``local[*]`` session.
 

@@ -87,7 +87,7 @@ def test_index_and_walk(
         raise AssertionError("Spark was started")
 
     assert main([*index, "--self-loops", "drop"]) == 0  # done before
-    monkeypatch.setattr(cli, "_session", no_session)
+    monkeypatch.setattr(cli.spark_conf, "session_on", no_session)
     assert main(walk) == 0  # at once: without Spark
     assert capsys.readouterr().out.endswith(f"the walks are in {root}/walks\n")
     assert main([*walk, "--seed", "1"]) == 1
