@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +41,7 @@ from node2vec.graph_files import (
 )
 from node2vec.graph_report import GraphReport
 from node2vec.node_numbering import Nodes, number_nodes, sort_nodes
-from sparkdl import spark_conf
+from sparkdl import spark_conf, spark_internals
 from sparkdl.errors import ClusterError, ConfigError
 
 STAGE = "graph"
@@ -142,15 +142,9 @@ def _absolute(root: str | os.PathLike[str]) -> str:
     return name.rstrip("/") if "://" in name else os.path.abspath(name)
 
 
-@contextmanager
-def described(sc: SparkContext, text: str) -> Iterator[None]:
+def described(sc: SparkContext, text: str) -> AbstractContextManager[None]:
     """Jobs inside are shown as ``node2vec index: <text>``; the former description comes back."""
-    before = sc.getLocalProperty("spark.job.description")
-    sc.setJobDescription(f"node2vec index: {text}")
-    try:
-        yield
-    finally:
-        sc.setLocalProperty("spark.job.description", before)  # type: ignore[arg-type]  # None removes it
+    return spark_internals.described(sc, f"node2vec index: {text}")
 
 
 def numbered_arcs(frame: DataFrame, nodes: Nodes, policy: Policy) -> DataFrame:

@@ -16,7 +16,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from pyspark import SparkContext, SparkFiles
 from pyspark.broadcast import Broadcast
 
-from sparkdl import spark_conf
+from sparkdl import spark_conf, spark_internals
 
 HOST_DIR = "spark.node2vec.hostDir"
 TASKS_PER_SLOT = 4  # so that a slow one does not hold up the stage
@@ -77,15 +77,9 @@ def write_walks(
     return parts
 
 
-@contextmanager
-def described(sc: SparkContext, text: str) -> Iterator[None]:
+def described(sc: SparkContext, text: str) -> AbstractContextManager[None]:
     """Jobs inside are shown as ``node2vec walk: <text>``; the former description comes back."""
-    before = sc.getLocalProperty("spark.job.description")
-    sc.setJobDescription(f"node2vec walk: {text}")
-    try:
-        yield
-    finally:
-        sc.setLocalProperty("spark.job.description", before)  # type: ignore[arg-type]  # None removes it
+    return spark_internals.described(sc, f"node2vec walk: {text}")
 
 
 def prepare_numba(local: str) -> None:

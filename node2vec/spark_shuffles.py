@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from pyspark import RDD, SparkContext, StorageLevel
 from pyspark.serializers import SpecialLengths, read_int
 
-from sparkdl.spark_internals import JVM, RawItems, _wrap_function  # type: ignore[attr-defined]  # see there
+from sparkdl.spark_internals import JVM, RawItems, _wrap_function, described  # type: ignore[attr-defined]  # see there
 
 logger = logging.getLogger("node2vec")
 
@@ -312,13 +312,10 @@ def works(sc: SparkContext) -> bool:
     """Runs every private operation once on a few bytes: False if this Spark is not as this module thinks."""
     application = sc.applicationId
     if application not in _tested:
-        before = sc.getLocalProperty("spark.job.description")
-        sc.setJobDescription("node2vec: self-test")
-        try:
-            _tested[application] = relay(PrivateShuffles(sc, 2, 5, _nothing)) == RELAYED
-        except Exception:
-            logger.debug("the self-test of the private calls failed", exc_info=True)
-            _tested[application] = False
-        finally:
-            sc.setLocalProperty("spark.job.description", before)  # type: ignore[arg-type]  # None removes it
+        with described(sc, "node2vec: self-test"):
+            try:
+                _tested[application] = relay(PrivateShuffles(sc, 2, 5, _nothing)) == RELAYED
+            except Exception:
+                logger.debug("the self-test of the private calls failed", exc_info=True)
+                _tested[application] = False
     return _tested[application]

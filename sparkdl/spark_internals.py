@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from pyspark import RDD, SparkContext
@@ -305,6 +306,17 @@ def concurrent_tasks(sc: SparkContext) -> int | None:
         return None
 
 
+@contextmanager
+def described(sc: SparkContext, text: str) -> Iterator[None]:
+    """Jobs inside are shown as ``text``; the former description comes back."""
+    before = sc.getLocalProperty("spark.job.description")
+    sc.setJobDescription(text)
+    try:
+        yield
+    finally:
+        sc.setLocalProperty("spark.job.description", before)  # type: ignore[arg-type]  # None removes it
+
+
 class _Echo:
     """The self-test's task: an item of its own, then what it gets, a byte longer; keyed: each behind key 0."""
 
@@ -329,15 +341,12 @@ def works(sc: SparkContext) -> bool:
     """Runs every private operation once on a few bytes: False if this Spark is not as this module thinks."""
     application = sc.applicationId
     if application not in _tested:
-        before = sc.getLocalProperty("spark.job.description")
-        sc.setJobDescription("sparkdl: self-test")
-        try:
-            _tested[application] = _try(JVM(sc))
-        except Exception:
-            logger.debug("the self-test of the private calls failed", exc_info=True)
-            _tested[application] = False
-        finally:
-            sc.setLocalProperty("spark.job.description", before)  # type: ignore[arg-type]  # None removes it
+        with described(sc, "sparkdl: self-test"):
+            try:
+                _tested[application] = _try(JVM(sc))
+            except Exception:
+                logger.debug("the self-test of the private calls failed", exc_info=True)
+                _tested[application] = False
     return _tested[application]
 
 

@@ -89,8 +89,8 @@ def main() -> None:
     context: Any = spark.sparkContext._jsc.sc()
     if arguments.join is not None:
         spark_engine.SPREAD_SHARE = math.inf
-        until(lambda: len(processes("CoarseGrainedExecutorBackend")) == 2)
-        assert context.killExecutor("0")
+        until(lambda: context.getExecutorMemoryStatus().size() == 3)
+        until(lambda: context.killExecutor("0"))  # refused until the scheduler knows it
         until(lambda: len(processes("CoarseGrainedExecutorBackend")) == 1)
 
     def run_and_kill(self: Any, steps: Sequence[StepSettings]) -> Any:
