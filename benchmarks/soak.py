@@ -19,11 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import models
 import peers
+from processes import processes_below, rss
 
 # What may be added to a measure between the two ends of a run: a share of its value, and an absolute amount below
 # which differences are noise (a half-finished step's blocks, files being replaced, Java's and malloc's own slack).
@@ -115,36 +115,6 @@ def block_store_bytes(sc: Any) -> int:
         most_and_left = managers.next()
         used += most_and_left._1() - most_and_left._2()
     return used
-
-
-def processes_below(root: int) -> dict[int, str]:
-    """The command lines of all processes that `root` started, directly or not."""
-    parents: dict[int, int] = {}
-    words: dict[int, str] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            pid = int(entry.name)
-            # The command's name stands in brackets and may itself hold spaces and brackets.
-            parents[pid] = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            words[pid] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has just ended
-    found: dict[int, str] = {}
-    level = {root}
-    while level:
-        level = {pid for pid, parent in parents.items() if parent in level}
-        found |= {pid: words[pid] for pid in level if pid in words}
-    return found
-
-
-def rss(pid: int) -> int:
-    """Bytes of a process in memory, shared pages (mapped rows and state) included; 0 if it has ended."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
 
 
 def disk_usage(folder: str) -> tuple[int, int]:

@@ -9,8 +9,8 @@ One JSON line per case and form:
                        its preparation is told apart
 
 A step is a node of a walk after its first. steps_per_s_core = steps / seconds / cores; a job's seconds are wall clock.
-Graphs are undirected and unweighted; R-MAT graphs are made here, the others are read from --graphs and left out, with a
-line that says so, when they are not there.
+Graphs are undirected and unweighted. R-MAT graphs are made here, as is random-V, V nodes of which each pair is an edge
+with probability 5 %; the others are read from --graphs and left out, with a line that says so, when they are not there.
 
     python benchmarks/walks.py --quick                         under a minute
     python benchmarks/walks.py --pecanpy PYTHON                a Python of its own: pip install pecanpy==2.0.9 'numpy<2'
@@ -45,10 +45,12 @@ RMAT = {
 }  # fmt: skip
 CASES = ("ppi", "blogcatalog", "rmat-1M", "rmat-4M", "rmat-16M")
 QUICK_CASES = ("ppi", "rmat-250k")
+EDGE_PROBABILITY = 0.05
 TARGET_STEPS = 50_000_000  # of a job, where the graph does not ask for more: long enough to hide the job's start
 QUICK_STEPS = 5_000_000
 KERNEL_STEPS = 10_000_000
 LARGEST_FOR_PECANPY = 3_000_000  # arcs; above, a step of SparseOTF takes tens of microseconds
+LARGEST_TABLES = 2e8  # numbers in PreComp's tables: minutes to make, gigabytes
 PECANPY_STEPS = {"SparseOTF": 1_500_000, "PreComp": 15_000_000}
 
 
@@ -60,6 +62,7 @@ def main() -> None:
     parser.add_argument("--p", type=float, default=0.5)
     parser.add_argument("--q", type=float, default=2.0)
     parser.add_argument("--walk-length", type=int, default=80, metavar="L")
+    parser.add_argument("--num-walks", type=int, metavar="N", help="from each node (default: as many as take seconds)")
     parser.add_argument(
         "--cores", type=int, default=len(os.sched_getaffinity(0)), help="task slots (default: %(default)s)"
     )
@@ -77,7 +80,7 @@ def main() -> None:
     names = [*names, "rmat-64M"] if options.full else names
     for name in names:
         path = options.graphs / name / "edges.csv.gz"
-        if name not in RMAT and not path.is_file():
+        if name not in RMAT and not name.startswith("random-") and not path.is_file():
             print(json.dumps({"graph": name, "skipped": f"{path} is missing"}), flush=True)
             continue
         case = {key: value for key, value in vars(options).items() if key not in ("case", "cases", "graphs", "full")}
@@ -112,11 +115,20 @@ def make_graph(name: str, path: str, root: Path) -> Any:
 
     if name in RMAT:
         src, dst = rmat.rmat(*RMAT[name])
+    elif name.startswith("random-"):
+        src, dst = random_edges(int(name.removeprefix("random-")))
     else:
         src, dst = np.loadtxt(path, np.int64, delimiter=",", skiprows=1, usecols=(0, 1), unpack=True)
     _, graph, report = clean(src, dst)
     graph.save(root / "graph", report.to_dict())
     return graph
+
+
+def random_edges(num_nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every pair of nodes is an edge with probability EDGE_PROBABILITY."""
+    rng = np.random.default_rng(num_nodes)
+    rows = [v + 1 + np.flatnonzero(rng.random(num_nodes - v - 1) < EDGE_PROBABILITY) for v in range(num_nodes)]
+    return np.repeat(np.arange(num_nodes), [len(row) for row in rows]), np.concatenate(rows)
 
 
 def kernels(case: dict[str, Any], graph: Any) -> Iterator[dict[str, Any]]:
@@ -126,6 +138,8 @@ def kernels(case: dict[str, Any], graph: Any) -> Iterator[dict[str, Any]]:
     tables = prepare(graph)
     steps = QUICK_STEPS if case["quick"] else KERNEL_STEPS
     num_walks = max(1, steps // (case["walk_length"] - 1))
+    if case["num_walks"]:
+        num_walks = case["num_walks"] * graph.num_nodes
     rng = np.random.default_rng(0)
     starts = rng.permutation(np.arange(num_walks) % graph.num_nodes).astype(np.int32)
     numbers = np.arange(num_walks) // graph.num_nodes
@@ -143,7 +157,7 @@ def jobs(case: dict[str, Any], graph: Any, root: Path) -> Iterator[dict[str, Any
     from sparkdl import spark_conf
 
     per_walk = graph.num_nodes * (case["walk_length"] - 1)
-    num_walks = max(1, round((QUICK_STEPS if case["quick"] else TARGET_STEPS) / per_walk))
+    num_walks = case["num_walks"] or max(1, round((QUICK_STEPS if case["quick"] else TARGET_STEPS) / per_walk))
     begun = time.perf_counter()
     spark = spark_conf.start_embedded(case["cores"], {"spark.local.dir": str(root / "local")})
     session = time.perf_counter() - begun
@@ -170,6 +184,12 @@ def jobs(case: dict[str, Any], graph: Any, root: Path) -> Iterator[dict[str, Any
     }
 
 
+def tables_of(graph: Any) -> float:
+    """Numbers in one table for each arc, as long as the row that the arc leads to."""
+    degrees = np.diff(graph.indptr).astype(float)
+    return float((degrees**2).sum())
+
+
 def pecanpy(case: dict[str, Any], graph: Any, root: Path) -> Iterator[dict[str, Any]]:
     """PecanPy, in its own interpreter, with as many threads as we have tasks."""
     if graph.num_arcs > LARGEST_FOR_PECANPY:
@@ -179,6 +199,8 @@ def pecanpy(case: dict[str, Any], graph: Any, root: Path) -> Iterator[dict[str, 
     env = {**os.environ, "NUMBA_NUM_THREADS": str(case["cores"])}
     env.pop("NUMBA_CACHE_DIR", None)
     for mode, steps in PECANPY_STEPS.items():
+        if mode == "PreComp" and (case["quick"] or tables_of(graph) > LARGEST_TABLES):
+            continue
         steps = steps // 10 if case["quick"] else steps
         arguments = {"npz": str(root / "graph.npz"), "mode": mode, "steps": steps * case["cores"]}
         arguments |= {key: case[key] for key in ("p", "q", "walk_length")}

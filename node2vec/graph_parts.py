@@ -6,6 +6,7 @@ Vertices are numbered by descending degree, so that the remainder spreads the he
 - then, again, the rows of the first H vertices, the hubs: a walk is where it was a moment ago, with probability in
   proportion to degree, so a share of the arcs that every part holds saves that share of the trips between parts;
 - on weighted graphs, the alias tables of these rows;
+- for node2vec+ on weighted graphs, the noise floors of all vertices (8 bytes each; see transition);
 - the edge filter of the whole graph. Parts may fill it together: `add_edges` enters a part's own rows, and filters of
   one size are united by ``|``.
 
@@ -24,6 +25,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from node2vec import alias, edge_filter
+from node2vec import alias, edge_filter, transition
 from node2vec.graph import Graph
 from node2vec.graph_files import Header, Rows, file_system, read_rows
 from node2vec.jit import jit
@@ -80,6 +82,7 @@ class Part(NamedTuple):
     others: npt.NDArray[np.int32] | None  # [B]
     totals: npt.NDArray[np.float64] | None  # [R+H]
     words: npt.NDArray[np.uint64] | None  # the edge filter of the whole graph
+    floors: npt.NDArray[np.float64] | None  # [V], noise floors of the whole graph
 
 
 @jit
@@ -211,15 +214,31 @@ def _fill(words: edge_filter.Words, blocks: Iterable[Block], cut: Layout) -> Non
         edge_filter.add(words, block.rows.offsets, block.rows.neighbors, cut.directed, block.first, 1)
 
 
-def cut_part(blocks: Iterable[Block], cut: Layout, number: int, words: edge_filter.Words | None = None) -> Part:
-    """Part `number` of a graph, in memory. `words`: its filter, if it has one."""
+def floors_of(blocks: Iterable[Block], gamma: float) -> npt.NDArray[np.float64]:
+    """The noise floors of a whole weighted graph, float64 [V], as ``transition.noise_floors`` has them."""
+    found = [
+        transition.noise_floors(block.rows.offsets, block.rows.weights, gamma)
+        for block in blocks
+        if block.rows.weights is not None
+    ]
+    return np.concatenate([np.empty(0, np.float64), *found])
+
+
+def cut_part(
+    blocks: Iterable[Block],
+    cut: Layout,
+    number: int,
+    words: edge_filter.Words | None = None,
+    floors: npt.NDArray[np.float64] | None = None,
+) -> Part:
+    """Part `number` of a graph, in memory. `words`, `floors`: what it has of the whole graph."""
     pieces = list(_pieces(blocks, cut, number))
     degrees = np.concatenate([piece.degrees for piece in pieces])
     arrays: list[Any] = [np.concatenate([[0], np.cumsum(degrees)]).astype(np.int64)]
     for name in ("indices", "weights", "cuts", "others", "totals"):
         found = [getattr(piece, name) for piece in pieces]
         arrays.append(None if found[0] is None else np.concatenate(found))
-    return _part(cut, number, [*arrays, words])
+    return _part(cut, number, [*arrays, words, floors])
 
 
 def _part(cut: Layout, number: int, arrays: list[Any]) -> Part:
@@ -261,10 +280,22 @@ def save_part(folder: Path, blocks: Iterable[Block], cut: Layout, number: int) -
 
 def save_filter(path: Path, blocks: Iterable[Block], cut: Layout) -> None:
     """Write the filter of the whole graph as a file, which appears at once; for layouts that have one."""
+    with _replacing(path) as aside:
+        _fill(np.asarray(np.memmap(aside, np.uint64, "w+", shape=(cut.num_words,))), blocks, cut)
+
+
+def save_floors(path: Path, blocks: Iterable[Block], gamma: float) -> None:
+    """Write the noise floors of a whole weighted graph as a file, which appears at once."""
+    with _replacing(path) as aside:
+        floors_of(blocks, gamma).tofile(aside)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _fill(np.asarray(np.memmap(aside, np.uint64, "w+", shape=(cut.num_words,))), blocks, cut)
+        yield aside
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -278,8 +309,10 @@ def _publish(aside: Path, folder: Path) -> None:
             raise
 
 
-def open_part(folder: Path, filter_path: Path, cut: Layout, number: int) -> Part | None:
-    """The part in a folder, mapped; None if it, or its filter, is not there or belongs to another cut."""
+def open_part(
+    folder: Path, filter_path: Path, cut: Layout, number: int, floors_path: Path | None = None
+) -> Part | None:
+    """The part in a folder, mapped; None if it, its filter or its floors are not there or belong to another cut."""
     try:
         if json.loads((folder / CONTENTS).read_text()) != {"layout": list(cut), "number": number}:
             return None
@@ -287,9 +320,10 @@ def open_part(folder: Path, filter_path: Path, cut: Layout, number: int) -> Part
         wanted = list(kinds) if cut.weighted else ["indptr", "indices"]
         found = {name: _mapped(folder / name, kinds[name]) for name in wanted}
         words = _mapped(filter_path, "uint64") if cut.num_words else None
+        floors = None if floors_path is None else _mapped(floors_path, "float64")
     except FileNotFoundError:
         return None
-    return _part(cut, number, [*(found.get(name) for name in kinds), words])
+    return _part(cut, number, [*(found.get(name) for name in kinds), words, floors])
 
 
 def _mapped(path: Path, kind: str) -> npt.NDArray[Any]:

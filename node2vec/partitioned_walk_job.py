@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,11 +30,12 @@ from node2vec import spark_shuffles
 from node2vec.graph_files import read_header
 from node2vec.replicated_walk_job import HOST_DIR, Part, described, prepare_numba
 from node2vec.spark_shuffles import Blob
-from sparkdl.errors import ClusterError, ConfigError
+from sparkdl.errors import ClusterError
 from sparkdl.spark_internals import concurrent_tasks
 
 if TYPE_CHECKING:
     from node2vec import graph_parts
+    from node2vec.walk_request import WalkRequest
     from node2vec.walker_round import Round
 
 HUB_BYTES = 64 << 20  # of the rows that every part holds
@@ -51,19 +52,22 @@ def write_walks(
     starts: npt.NDArray[np.int32] | None = None,
     *,
     parts: int | None = None,
+    there: Container[str] = (),
     hub_bytes: int = HUB_BYTES,
     bits_per_edge: float | None = 12.0,
-    walkers: int = WALKERS,
+    walkers: int | None = None,
 ) -> list[Part]:
-    """Write the walks of `request` into `output`, round by round; returns the parts in order.
+    """Write the walks of `request` into `output`, round by round; returns the parts written, in order.
 
     `graph`: directory of the graph of `fingerprint`; `request`: the fields of a ``WalkRequest``; `starts`: int32 [S],
     None for all nodes. `graph` and `output` are paths or URIs that every host understands. `parts`: P, by default the
-    tasks that can run at once. `hub_bytes`: of hub rows in each part; `bits_per_edge`: of the edge filter; `walkers`:
-    walks in flight, a part. None of these four changes a walk.
-    Raises ConfigError: a setting that cannot be used; node2vec+ on a weighted graph.
+    tasks that can run at once. `there`: names of files that are complete already. `hub_bytes`: of hub rows in each
+    part; `bits_per_edge`: of the edge filter; `walkers`: walks in flight, a part (default: WALKERS). None of these
+    five changes a walk.
+    Raises ConfigError: a setting that cannot be used. ClusterError: another graph is there.
     """
-    from node2vec import graph_parts, walk_request, walker_round
+    from node2vec import graph_parts, walk_request
+    from node2vec.walk_files import part_name
 
     header = read_header(graph)
     if header.fingerprint != fingerprint:
@@ -71,29 +75,37 @@ def write_walks(
             f"the graph in {graph} is {header.fingerprint}, and was {fingerprint} before: index it again."
         )
     wanted = walk_request.WalkRequest(**request)
-    if wanted.extend and header.weighted:
-        raise ConfigError(
-            "extend=True (node2vec+) needs the weights of two nodes' edges at once, which a graph that is cut over the "
-            "executors does not have in one place: choose home='replicated', or extend=False."
-        )
-    num_parts = parts or concurrent_tasks(sc) or sc.defaultParallelism
+    num_starts = header.num_nodes if starts is None else len(starts)
+    rounds = rounds_of(sc, wanted, num_starts, parts, walkers)
+    num_parts = rounds[0].num_parts if rounds else 1
     blocks = graph_parts.saved_blocks(graph, header)
     cut = graph_parts.layout(header, blocks, num_parts, hub_bytes=hub_bytes, bits_per_edge=bits_per_edge)
-    num_starts = header.num_nodes if starts is None else len(starts)
-    total = wanted.num_walks * num_starts
-    if total == 0:
-        return []
     shared = None if starts is None else sc.broadcast(starts)
-    home = _Home(graph, fingerprint, cut, sc.getConf().get(HOST_DIR, None))
+    gamma = wanted.gamma if wanted.extend and header.weighted else None
+    home = _Home(graph, fingerprint, cut, gamma, sc.getConf().get(HOST_DIR, None))
     written: list[Part] = []
-    in_flight = min(walkers * num_parts, walker_round.MOST_WALKS)
-    ranges = walk_request.cut(total, -(-total // in_flight))
-    for number, (first, last) in enumerate(ranges):
-        this = walker_round.round_of(wanted, first, last - first, num_starts, num_parts)
-        written += _write_round(sc, this, f"round {number + 1} of {len(ranges)}", home, shared, output, len(written))
+    num_files = 0
+    for number, this in enumerate(rounds):
+        files = range(num_files, num_files + this.num_buckets)
+        if any(part_name(file) not in there for file in files):
+            written += _write_round(sc, this, f"round {number + 1} of {len(rounds)}", home, shared, output, num_files)
+        num_files = files.stop
     if shared is not None:
         shared.destroy()
     return written
+
+
+def rounds_of(
+    sc: SparkContext, request: WalkRequest, num_starts: int, parts: int | None = None, walkers: int | None = None
+) -> list[Round]:
+    """The rounds that `write_walks` makes; each writes as many files as it has buckets."""
+    from node2vec import walk_request, walker_round
+
+    num_parts = concurrent_tasks(sc) or sc.defaultParallelism if parts is None else parts
+    total = request.num_walks * num_starts
+    in_flight = min((walkers or WALKERS) * max(num_parts, 1), walker_round.MOST_WALKS)
+    ranges = walk_request.cut(total, -(-total // in_flight)) if total else []
+    return [walker_round.round_of(request, first, last - first, num_starts, num_parts) for first, last in ranges]
 
 
 def _write_round(
@@ -134,8 +146,11 @@ def local_folder(host_dir: str | None) -> str:
 class _Home:
     """Where a graph's parts are: called in a task, makes sure that a part is on this executor."""
 
-    def __init__(self, graph: str, fingerprint: str, cut: graph_parts.Layout, host_dir: str | None):
-        self.graph, self.fingerprint, self.cut, self.host_dir = graph, fingerprint, tuple(cut), host_dir
+    def __init__(
+        self, graph: str, fingerprint: str, cut: graph_parts.Layout, gamma: float | None, host_dir: str | None
+    ):
+        self.graph, self.fingerprint, self.cut, self.gamma = graph, fingerprint, tuple(cut), gamma
+        self.host_dir = host_dir
 
     def __call__(self, number: int) -> None:
         self.part(number)
@@ -144,11 +159,13 @@ class _Home:
         """The part, mapped."""
         local = local_folder(self.host_dir)
         prepare_numba(local)
-        return _open(self.graph, self.fingerprint, self.cut, local, number)
+        return _open(self.graph, self.fingerprint, self.cut, self.gamma, local, number)
 
 
 @functools.lru_cache(maxsize=OPEN_PARTS)
-def _open(graph: str, fingerprint: str, numbers: tuple[int, ...], local: str, number: int) -> graph_parts.Part:
+def _open(
+    graph: str, fingerprint: str, numbers: tuple[int, ...], gamma: float | None, local: str, number: int
+) -> graph_parts.Part:
     from pathlib import Path
 
     from node2vec import graph_parts
@@ -156,7 +173,8 @@ def _open(graph: str, fingerprint: str, numbers: tuple[int, ...], local: str, nu
     cut = graph_parts.Layout._make(numbers)
     home = Path(local) / f"parts-{graph_parts.stamp(fingerprint, cut)}"
     folder, filter_path = home / f"part-{number:05d}", home / "filter"
-    part = graph_parts.open_part(folder, filter_path, cut, number)
+    floors_path = None if gamma is None else home / f"floors-{gamma!r}"
+    part = graph_parts.open_part(folder, filter_path, cut, number, floors_path)
     if part is not None:
         return part
     header = read_header(graph)
@@ -167,8 +185,11 @@ def _open(graph: str, fingerprint: str, numbers: tuple[int, ...], local: str, nu
         )
     if cut.num_words and not filter_path.is_file():
         graph_parts.save_filter(filter_path, graph_parts.saved_blocks(graph, header), cut)
+    if floors_path is not None and not floors_path.is_file():
+        assert gamma is not None
+        graph_parts.save_floors(floors_path, graph_parts.saved_blocks(graph, header), gamma)
     graph_parts.save_part(folder, graph_parts.saved_blocks(graph, header), cut, number)
-    part = graph_parts.open_part(folder, filter_path, cut, number)
+    part = graph_parts.open_part(folder, filter_path, cut, number, floors_path)
     assert part is not None
     return part
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -58,20 +58,26 @@ def write_walks(
     request: dict[str, Any],
     starts: npt.NDArray[np.int32] | None,
     ranges: list[tuple[int, int]],
+    there: Container[str] = (),
     bits_per_edge: float = 12.0,
 ) -> list[Part]:
-    """Write the walks of each range of ids as one file in `output`; returns the parts in order.
+    """Write the walks of each range of ids as one file in `output`; returns the parts written, in order.
 
     `graph`: directory of the graph, of `fingerprint` and `num_nodes`; `request`: the fields of a ``WalkRequest``;
     `starts`: int32 [S], None for all nodes. `graph` and `output` are paths or URIs that every host understands.
+    `there`: names of files that are complete already.
     """
+    from node2vec.walk_files import part_name
+
+    shares = [(number, first, last) for number, (first, last) in enumerate(ranges) if part_name(number) not in there]
+    if not shares:
+        return []
     shared = None if starts is None else sc.broadcast(starts)
     task = _Task(
         graph, fingerprint, num_nodes, output, request, shared, bits_per_edge, sc.getConf().get(HOST_DIR, None)
     )
-    numbered = [(number, first, last) for number, (first, last) in enumerate(ranges)]
-    with described(sc, f"{ranges[-1][1]} walks"):
-        parts = sc.parallelize(numbered, len(numbered)).map(task).collect()
+    with described(sc, f"{sum(last - first for _, first, last in shares)} walks"):
+        parts = sc.parallelize(shares, len(shares)).map(task).collect()
     if shared is not None:
         shared.destroy()
     return parts

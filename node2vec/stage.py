@@ -1,7 +1,8 @@
 """The manifest of a stage: what its directory was made with, and whether it is complete.
 
 A stage owns ``root/<stage>``. :func:`begin` empties it and writes ``_manifest.json``; the stage writes its files and,
-last, its marker. A directory without its marker does not count, so nothing that broke off is ever used.
+last, its marker. A directory without its marker does not count. What broke off is removed when the stage begins again;
+if the stage says how it is cut into files, those of the same settings and the same cut stay, for each is whole.
 Settings are what JSON can hold; the fingerprint of the inputs is one of them, under the name ``inputs``.
 """
 
@@ -18,6 +19,7 @@ from sparkdl.errors import ConfigError
 
 MANIFEST = "_manifest.json"
 MARKER = "_SUCCESS"
+_CUT = "cut"  # a name in the manifest that is no setting
 
 
 def done(root: str | os.PathLike[str], stage: str, settings: dict[str, Any], marker: str = MARKER) -> bool:
@@ -31,17 +33,21 @@ def done(root: str | os.PathLike[str], stage: str, settings: dict[str, Any], mar
     if found is None or not _exists(files, f"{directory}/{marker}"):
         return False
     wanted = _plain(settings)
+    found.pop(_CUT, None)
     for name in [*wanted, *found]:
         if wanted.get(name) != found.get(name):
             raise ConfigError(_refusal(f"{os.fspath(root)}/{stage}", name, found.get(name), wanted.get(name)))
     return True
 
 
-def begin(root: str | os.PathLike[str], stage: str, settings: dict[str, Any], marker: str = MARKER) -> None:
-    """Make ``root/<stage>`` an empty directory with a manifest, ready for the stage's files.
+def begin(
+    root: str | os.PathLike[str], stage: str, settings: dict[str, Any], marker: str = MARKER, cut: str | None = None
+) -> frozenset[str]:
+    """Make ``root/<stage>`` a directory with a manifest, ready for the stage's files; returns the names of those there.
 
-    What an unfinished run of a stage left there is removed. Raises ConfigError: the directory holds a finished stage,
-    or files that no stage wrote.
+    What an unfinished run left there is removed, but files (``part-...``) of the same settings and the same `cut`,
+    which says how the stage's result is cut into files, are whole and stay. Raises ConfigError: the directory holds a
+    finished stage, or files that no stage wrote.
     """
     files, folder = file_system(root)
     directory = f"{folder}/{stage}"
@@ -54,9 +60,13 @@ def begin(root: str | os.PathLike[str], stage: str, settings: dict[str, Any], ma
             f"{os.fspath(root)}/{stage} holds {min(others)}, which would be deleted, and no {MANIFEST}: "
             "no stage has made it. Use another root, or remove it."
         )
+    manifest = _plain({**settings, **({} if cut is None else {_CUT: cut})})
+    if cut is not None and _manifest(files, directory) == manifest:
+        return frozenset(name for name in others if name.startswith("part-"))
     files.delete_dir_contents(directory)
     with replaced(files, f"{directory}/{MANIFEST}") as stream:
-        stream.write(json.dumps(_plain(settings), indent=1).encode())
+        stream.write(json.dumps(manifest, indent=1).encode())
+    return frozenset()
 
 
 def finish(root: str | os.PathLike[str], stage: str, marker: str = MARKER) -> None:

@@ -5,6 +5,7 @@ A walk travels only where it has to, as one of two records of int32:
     arrival       walk, prev, cur, step                    16 bytes: it stands at cur, whose row is here
     verification  walk, prev, cur, candidate, step, trial  24 bytes: is prev -> candidate an edge? A row here knows.
                                                            candidate -2: rejected elsewhere, make this trial at cur
+                                                           trial has WEAK added if cur -> candidate is (node2vec+)
 
 It carries no random state and no path. Every draw is recomputed from (seed, start, walk number, step, trial), and each
 step is logged where it is decided, as a uint32 position in the matrix of its bucket's walks and the int32 vertex. So
@@ -35,6 +36,7 @@ from node2vec.trial import (
     REJECT,
     Law,
     decide_seen,
+    decide_seen_plus,
     decide_unseen,
     excess_limit,
     position,
@@ -47,6 +49,7 @@ Records = npt.NDArray[np.int32]
 NUM_LANES = 32
 ARRIVAL, VERIFICATION = 4, 6  # int32 of a record
 REJECTED = -2
+WEAK = 1 << 30
 _ENDED, _LEAVE = 3, 4  # verdicts beside trial's
 
 GOING, TOO_MANY_TRIALS, WRONG_PART = 0, 1, 2  # how a call ended
@@ -100,6 +103,7 @@ def advance(
     others: Any,
     totals: Any,
     words: Any,
+    floors: Any,
     batch: Batch,
     starts: Any,
     verifications: Records,
@@ -108,7 +112,7 @@ def advance(
 ) -> int:
     """Move the walkers from input record ``out.counts[3]`` on until all of them have left or ended, or the log is full.
 
-    weights .. words: the part's, once more: numba drops the branches of a missing array only if it is an argument.
+    weights .. floors: the part's, once more: numba drops the branches of a missing array only if it is an argument.
     starts: int32 [num_starts], start nodes by their places; None: the place is the node.
     verifications: int32 [n, 6]; arrivals: int32 [m, 4]; they count as one sequence. A walker is taken only if the log
     has room for all its steps and for those of the walkers in flight, so that no state is left behind between calls:
@@ -134,6 +138,7 @@ def advance(
     limits = np.zeros(NUM_LANES, np.uint64)
     halves = np.empty(NUM_LANES, np.uint64)
     arcs = np.empty(NUM_LANES, np.int64)
+    weak = np.zeros(NUM_LANES, np.bool_)  # node2vec+: cur -> candidate is below the noise floor of cur
     verdicts = np.empty(NUM_LANES, np.int64)
     asking = np.empty(NUM_LANES, np.int64)  # the lanes that look prev -> candidate up
     wanted = np.empty(NUM_LANES, np.int64)  # what they look for
@@ -149,6 +154,9 @@ def advance(
                 candidates[active] = verifications[taken, 3]
                 steps[active], trials[active] = verifications[taken, 4], verifications[taken, 5]
                 visiting[active] = candidates[active] != REJECTED
+                if floors is not None:
+                    weak[active] = trials[active] >= WEAK
+                    trials[active] &= WEAK - 1
             else:
                 record = taken - num_verifications
                 walks[active] = arrivals[record, 0]
@@ -219,7 +227,10 @@ def advance(
                 if prevs[lane] < 0:
                     verdicts[lane] = ACCEPT
                 else:
-                    verdicts[lane] = decide_unseen(trial_law, halves[lane], candidates[lane] == prevs[lane], False)
+                    if floors is not None:
+                        weak[lane] = weights[arcs[lane]] < floors[curs[lane]]
+                    is_return = candidates[lane] == prevs[lane]
+                    verdicts[lane] = decide_unseen(trial_law, halves[lane], is_return, weak[lane])
 
         # The filter may know that prev -> candidate is no edge; else a row here may answer.
         if words is not None:
@@ -229,7 +240,11 @@ def advance(
                     and not visiting[lane]
                     and not maybe(words, prevs[lane], candidates[lane], part.directed)
                 ):
-                    verdicts[lane] = ACCEPT if decide_seen(trial_law, halves[lane], False) else REJECT
+                    if floors is None:
+                        accepted = decide_seen(trial_law, halves[lane], False)
+                    else:
+                        accepted = decide_seen_plus(trial_law, halves[lane], False, weak[lane], 0.0, 0.0)
+                    verdicts[lane] = ACCEPT if accepted else REJECT
         num_asking = 0
         for lane in range(active):
             if verdicts[lane] == LOOK_UP:
@@ -262,7 +277,13 @@ def advance(
         for place in range(num_asking):
             lane = asking[place]
             is_edge = widths[place] == 1 and part.indices[lows[place]] == wanted[place]
-            verdicts[lane] = ACCEPT if decide_seen(trial_law, halves[lane], is_edge) else REJECT
+            if floors is None:
+                accepted = decide_seen(trial_law, halves[lane], is_edge)
+            else:
+                weight_seen = weights[lows[place]] if is_edge else np.float32(0.0)
+                floor = floors[candidates[lane]]
+                accepted = decide_seen_plus(trial_law, halves[lane], is_edge, weak[lane], weight_seen, floor)
+            verdicts[lane] = ACCEPT if accepted else REJECT
 
         # Go on, leave or end; from the last lane down, so that a lane that is given up can take the last one's walker.
         for lane in range(active - 1, -1, -1):
@@ -301,13 +322,15 @@ def advance(
                     out.verifications[num_leaving, 3] = candidates[lane]
                     out.verifications[num_leaving, 4] = steps[lane]
                     out.verifications[num_leaving, 5] = trials[lane]
+                    if floors is not None and weak[lane] and candidates[lane] != REJECTED:
+                        out.verifications[num_leaving, 5] += WEAK
                     num_leaving += 1
             if not stays:
                 active -= 1
                 walks[lane], keys[lane] = walks[active], keys[active]
                 prevs[lane], curs[lane], candidates[lane] = prevs[active], curs[active], candidates[active]
                 steps[lane], trials[lane] = steps[active], trials[active]
-                visiting[lane], fresh[lane] = visiting[active], fresh[active]
+                visiting[lane], fresh[lane], weak[lane] = visiting[active], fresh[active], weak[active]
                 firsts[lane], degrees[lane], limits[lane] = firsts[active], degrees[active], limits[active]
     out.counts[0], out.counts[1], out.counts[2], out.counts[3] = num_arrivals, num_leaving, num_log, taken
     return GOING

@@ -75,7 +75,7 @@ def choose(
     host_memory: bytes of an executor's host (or of the container around it) without the executors' heaps; hosts, slots:
     how many hosts and, over all of them, tasks at once; local: the graph is one file on a disk of the host, which is
     mapped and not copied; home: "auto", or the one to take whatever it costs.
-    Raises ConfigError: another home; a partitioned home for node2vec+ on a weighted graph, which has no such form.
+    Raises ConfigError: another home.
     """
     if home not in HOMES:
         raise ConfigError(f"home={home!r} is unknown; choose one of {', '.join(HOMES)}.")
@@ -94,14 +94,7 @@ def choose(
     partitioned = fetch + build + tables / hosts + walk_length * SUPERSTEP
     partitioned += steps * (PARTITIONED_STEP / slots + (TRIP / hosts if hosts > 1 else 0.0))
     fits = total <= room
-    if extend and header.weighted:
-        if home == "partitioned":
-            raise ConfigError(
-                "extend=True (node2vec+) needs the weights of two nodes' edges at once, which a graph that is cut over "
-                "the executors does not have in one place: choose home='replicated', or extend=False."
-            )
-        chosen, why = "replicated", "as node2vec+ needs the whole graph" + ("" if fits else ", though it does not fit")
-    elif home != "auto":
+    if home != "auto":
         chosen, why = home, "as asked" + ("" if fits or home == "partitioned" else ", though it does not fit")
     elif not fits:
         chosen, why = "partitioned", "since a copy does not fit"

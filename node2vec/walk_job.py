@@ -4,15 +4,17 @@
     root/walks/part-*.parquet one column walk: array<int>, vertex numbers; see walk_files
 
 What can be wrong with the arguments is said before any job runs, apart from start nodes, which are looked up in
-``root/ids``. The marker of the stage is written last: walks that broke off do not count.
+``root/ids``. The marker of the stage is written last: walks that broke off do not count, but of a run with the same
+settings, cut in the same way, the complete files stay.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,8 @@ from node2vec.walk_request import WalkRequest, cut
 from sparkdl import spark_conf
 from sparkdl.errors import ClusterError, ConfigError
 from sparkdl.spark_internals import concurrent_tasks
+
+logger = logging.getLogger("node2vec")
 
 STAGE = "walks"
 MOST_ASKED = 64  # tasks that look how much memory their host has
@@ -77,8 +81,11 @@ def walk(
         chosen = choose_home(sc, location, header, request, starts, home)
         if verbose:
             sys.stdout.write(f"{chosen}\n")
-        stage.begin(location, STAGE, settings)
-        parts = _write(sc, chosen, location, header, request, starts, partitions)
+        cut_into, write = _plan(sc, chosen, location, header, request, starts, partitions)
+        there = stage.begin(location, STAGE, settings, cut=cut_into)
+        if there:
+            logger.info("%s/%s: %d files of a run that broke off are complete and stay", location, STAGE, len(there))
+        parts = write(there)
         _refuse_missing(location, [part.name for part in parts])
         stage.finish(location, STAGE)
     return spark.read.schema("walk array<int>").parquet(
@@ -175,7 +182,7 @@ def _megabytes(text: str) -> int:
     return int(number) >> 20 if int(number) > 1 << 20 else int(number)  # Spark reads a bare number as MiB
 
 
-def _write(
+def _plan(
     sc: SparkContext,
     chosen: WalkHome,
     location: str,
@@ -183,16 +190,22 @@ def _write(
     request: WalkRequest,
     starts: npt.NDArray[np.int32] | None,
     partitions: int | None,
-) -> list[replicated_walk_job.Part]:
+) -> tuple[str, Callable[[frozenset[str]], list[replicated_walk_job.Part]]]:
+    """How the walks are cut into files, and what writes those that are not there yet."""
     graph, output, fields = f"{location}/graph", f"{location}/{STAGE}", request.fields()
     if chosen.home == "partitioned":
         from node2vec import partitioned_walk_job
 
-        return partitioned_walk_job.write_walks(sc, graph, header.fingerprint, output, fields, starts, parts=partitions)
+        num_starts = header.num_nodes if starts is None else len(starts)
+        rounds = partitioned_walk_job.rounds_of(sc, request, num_starts, partitions)
+        files = sum(this.num_buckets for this in rounds)
+        return f"partitioned, {len(rounds)} rounds, {files} files", lambda there: partitioned_walk_job.write_walks(
+            sc, graph, header.fingerprint, output, fields, starts, parts=partitions, there=there
+        )
     tasks = partitions or replicated_walk_job.num_tasks(chosen.num_walks * request.walk_length, _slots(sc))
     ranges = cut(chosen.num_walks, tasks)
-    return replicated_walk_job.write_walks(
-        sc, graph, header.fingerprint, header.num_nodes, output, fields, starts, ranges
+    return f"replicated, {len(ranges)} files", lambda there: replicated_walk_job.write_walks(
+        sc, graph, header.fingerprint, header.num_nodes, output, fields, starts, ranges, there
     )
 
 

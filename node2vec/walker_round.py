@@ -142,7 +142,7 @@ def _superstep(
     borders = np.empty(this.num_buckets + 1, np.int64)
     while out.counts[3] < num_walkers:
         taken = int(out.counts[3])
-        tables = (part.weights, part.cuts, part.others, part.totals, part.words)
+        tables = (part.weights, part.cuts, part.others, part.totals, part.words, part.floors)
         ended = superstep.advance(part, *tables, this.batch, starts, verifications, arrivals, out)
         if ended != superstep.GOING or out.counts[3] == taken:
             raise AssertionError(f"part {part.number} stands still at record {taken} of {num_walkers} ({ended=})")

@@ -60,4 +60,7 @@ def r_mat(scale: int, edges_a_node: int = 16, seed: int = 0) -> Graph:
 def twin(graph: Graph, request: WalkRequest, starts: Ints | None = None) -> walks.Walks:
     num_starts = graph.num_nodes if starts is None else len(starts)
     nodes, numbers = walks_between(0, request.num_walks * num_starts, starts, graph.num_nodes)
-    return walks.walk(graph, nodes, numbers, request.walk_length, request.p, request.q, request.seed, lanes=False)
+    tables = walks.prepare(graph, extend=request.extend, gamma=request.gamma, bits_per_edge=None)
+    return walks.walk(
+        graph, nodes, numbers, request.walk_length, request.p, request.q, request.seed, tables=tables, lanes=False
+    )

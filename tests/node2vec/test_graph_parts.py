@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from node2vec import alias, edge_filter, graph_parts
 from node2vec.graph_files import read_header
+from node2vec.transition import noise_floors
 from sparkdl.errors import ConfigError
 from tests.node2vec import part_graphs
 
@@ -117,9 +118,16 @@ def test_a_saved_part_is_the_part(tmp_path: Path, weighted: bool) -> None:
     graph_parts.save_filter(path, blocks, cut)
     graph_parts.save_part(folder, blocks, cut, 1)  # twice, as two tasks on one host may
     assert sorted(entry.name for entry in folder.parent.iterdir()) == ["filter", "part"]
-    found = graph_parts.open_part(folder, path, cut, 1)
+    floors, floors_path = None, None
+    if weighted:
+        floors_path = folder.parent / "floors"
+        assert graph_parts.open_part(folder, path, cut, 1, floors_path) is None
+        graph_parts.save_floors(floors_path, blocks, 0.5)
+        assert graph.weights is not None
+        floors = noise_floors(graph.indptr, graph.weights, 0.5)
+    found = graph_parts.open_part(folder, path, cut, 1, floors_path)
     assert found is not None
-    expected = graph_parts.cut_part(blocks, cut, 1, words)
+    expected = graph_parts.cut_part(blocks, cut, 1, words, floors)
     for name, value, other in zip(found._fields, found, expected, strict=True):
         assert np.array_equal(value, other), name
         if isinstance(value, np.ndarray):

@@ -36,12 +36,15 @@ def written(folder: Path) -> list[list[int]]:
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize(("directed", "weighted", "parts"), [(False, False, 1), (False, True, 3), (True, False, 2)])
+@pytest.mark.parametrize(
+    ("directed", "weighted", "parts", "plus"),
+    [(False, False, 1, {}), (False, True, 3, {"extend": True, "gamma": 0.5}), (True, False, 2, {})],
+)
 def test_the_walks_are_the_twins(
-    spark: SparkSession, tmp_path: Path, directed: bool, weighted: bool, parts: int
+    spark: SparkSession, tmp_path: Path, directed: bool, weighted: bool, parts: int, plus: dict[str, Any]
 ) -> None:
     graph = part_graphs.skewed(directed=directed, weighted=weighted)
-    request = {"p": 0.5, "q": 2.0, "num_walks": 3, "walk_length": 8, "seed": 11}
+    request = {"p": 0.5, "q": 2.0, "num_walks": 3, "walk_length": 8, "seed": 11, **plus}
     path, fingerprint = saved(graph, tmp_path / "graph")
     files = partitioned_walk_job.write_walks(
         spark.sparkContext, path, fingerprint, str(tmp_path / "walks"), request,
@@ -73,8 +76,8 @@ def test_chosen_starts_with_the_public_calls(
 def test_refusals(spark: SparkSession, tmp_path: Path) -> None:
     path, fingerprint = saved(part_graphs.skewed(weighted=True), tmp_path / "graph")
     arguments = (spark.sparkContext, path)
-    with pytest.raises(ConfigError, match=r"home='replicated'"):
-        partitioned_walk_job.write_walks(*arguments, fingerprint, str(tmp_path / "walks"), {"extend": True})
+    with pytest.raises(ConfigError, match="parts=0"):
+        partitioned_walk_job.write_walks(*arguments, fingerprint, str(tmp_path / "walks"), {}, parts=0)
     with pytest.raises(ClusterError, match="index it again"):
         partitioned_walk_job.write_walks(*arguments, "0" * 16, str(tmp_path / "walks"), {})
 

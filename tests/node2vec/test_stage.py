@@ -55,6 +55,28 @@ def test_a_setting_that_this_run_lacks_is_named(tmp_path: Path) -> None:
         stage.done(tmp_path, "walks", {name: value for name, value in SETTINGS.items() if name != "p"})
 
 
+def test_whole_files_of_the_same_cut_stay(tmp_path: Path) -> None:
+    def begin(**changes: object) -> frozenset[str]:
+        names = stage.begin(tmp_path, "walks", SETTINGS | changes, cut=cut)
+        (tmp_path / "walks" / "part-00001.parquet").write_bytes(b"1")
+        (tmp_path / "walks" / ".part-00002.aside").write_bytes(b"1")
+        return names
+
+    cut: str | None = "3 files"
+    assert begin() == frozenset()
+    assert begin() == {"part-00001.parquet"}
+    assert begin(p=1) == frozenset()
+    assert begin() == frozenset()
+    cut = "4 files"
+    assert begin() == frozenset()
+    cut = None
+    assert begin() == frozenset()
+    assert begin() == frozenset()
+    stage.begin(tmp_path, "walks", SETTINGS, cut="3 files")
+    stage.finish(tmp_path, "walks")
+    assert stage.done(tmp_path, "walks", SETTINGS)
+
+
 def test_beginning_removes_what_broke_off_and_nothing_else(tmp_path: Path) -> None:
     stage.begin(tmp_path, "walks", SETTINGS)
     (tmp_path / "walks" / "half").write_bytes(b"1")

@@ -33,7 +33,7 @@ def batch_of(num_starts: int = 200) -> Batch:
 def call(part: Part, verifications: Any, arrivals: Any, num_log: int = 10_000) -> tuple[int, Output]:
     records = [np.array(given, np.int32).reshape(-1, width) for given, width in ((verifications, 6), (arrivals, 4))]
     out = superstep.output(sum(map(len, records)), num_log)
-    ended = superstep.advance(part, None, None, None, None, part.words, batch_of(), None, *records, out)
+    ended = superstep.advance(part, None, None, None, None, part.words, None, batch_of(), None, *records, out)
     return ended, out
 
 
@@ -55,7 +55,7 @@ def test_a_walker_is_taken_only_if_the_log_has_room_for_all_of_it() -> None:
     nothing = np.empty((0, 6), np.int32)
     while out.counts[3] < 100:
         before = out.counts[3]
-        superstep.advance(part, None, None, None, None, part.words, batch_of(), None, nothing, records, out)
+        superstep.advance(part, None, None, None, None, part.words, None, batch_of(), None, nothing, records, out)
         assert before < out.counts[3]
         assert out.counts[2] <= 3 * L
         made += np.column_stack([out.buckets, out.log])[: out.counts[2]].tolist()

@@ -43,13 +43,9 @@ def test_few_walks_do_not_make_all_tables_on_every_host() -> None:
     assert choose(graph, 1000, 80, host_memory=200 * GB, slots=8, local=True).home == "replicated"
 
 
-def test_node2vec_plus_needs_the_whole_graph() -> None:
+def test_node2vec_plus_is_at_home_in_both() -> None:
     weighted = header(10**8, 6 * 10**9, weighted=True)
-    chosen = choose(weighted, 1000, 80, host_memory=GB, hosts=50, slots=400, extend=True)
-    assert (chosen.home, chosen.why) == ("replicated", "as node2vec+ needs the whole graph, though it does not fit")
-    with pytest.raises(ConfigError, match=r"extend=True \(node2vec\+\) needs the weights"):
-        choose(weighted, 1000, 80, host_memory=GB, extend=True, home="partitioned")
-    assert choose(header(34, 156), 1, 80, host_memory=GB, extend=True, home="partitioned").home == "partitioned"
+    assert choose(weighted, 1000, 80, host_memory=GB, hosts=50, slots=400, extend=True).home == "partitioned"
 
 
 def test_a_small_graph_is_replicated_and_the_choice_can_be_forced() -> None:

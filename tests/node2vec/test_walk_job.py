@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from node2vec import replicated_walk_job, walk_files, walk_job
+from node2vec import partitioned_walk_job, replicated_walk_job, walk_files, walk_job
 from node2vec.walk_files import walks_hash
 from node2vec.walk_job import walk, with_ids
 from node2vec.walk_request import WalkRequest
@@ -137,6 +137,26 @@ def test_a_task_that_fails_leaves_no_walks(
     monkeypatch.undo()
     assert walk(spark, tmp_path, num_walks=1, walk_length=5, partitions=2, verbose=False).count() == graph.num_nodes
     assert len(list((tmp_path / "walks").glob("part-*"))) == 2  # what the failed run left is gone
+
+
+@pytest.mark.parametrize("home", ["replicated", "partitioned"])
+def test_walks_that_broke_off_go_on(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    monkeypatch.setattr(partitioned_walk_job, "WALKERS", 150)
+    save_indexed(tmp_path, random_edges(200, 900, seed=7))
+    asked: dict[str, Any] = {"num_walks": 3, "walk_length": 6, "partitions": 2, "home": home, "verbose": False}
+    walk(spark, tmp_path, **asked)
+    whole = walks_hash(walk_files.read(tmp_path / "walks"))
+    files = sorted((tmp_path / "walks").glob("part-*"))
+    assert len(files) == (2 if home == "replicated" else 6)
+    (tmp_path / "walks" / "_SUCCESS").unlink()
+    files[-1].unlink()
+    before = {file: file.stat().st_mtime_ns for file in files[:-1]}
+    assert walk(spark, tmp_path, **asked).count() == 600
+    assert walks_hash(walk_files.read(tmp_path / "walks")) == whole
+    again = {file for file in before if file.stat().st_mtime_ns != before[file]}
+    assert again == set(files[4:5] if home == "partitioned" else [])  # the other file of its round
 
 
 def test_parts_that_the_driver_does_not_see(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -8,19 +10,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node2vec import graph_parts, walker_round
+from node2vec import graph_parts, walker_round, walks
 from node2vec.graph import Graph
 from node2vec.graph_parts import Part
 from node2vec.walk_request import WalkRequest
 from node2vec.walker_round import Trip
 from sparkdl.errors import ConfigError
 from tests.node2vec import part_graphs
+from tests.node2vec.sample_graphs import PUBLIC, public
+from tests.node2vec.transition_counts import count_all, p_value
 
 BIASES = [(0.5, 2.0), (0.25, 4.0), (4.0, 0.25)]
 
 
 def parts_of(
-    graph: Graph, num_parts: int, hub_bytes: int, bits_per_edge: float | None, symmetric: bool = True
+    graph: Graph,
+    num_parts: int,
+    hub_bytes: int,
+    bits_per_edge: float | None,
+    symmetric: bool = True,
+    gamma: float | None = None,
 ) -> list[Part]:
     blocks = list(graph_parts.blocks_of(graph, 3))
     cut = graph_parts.layout(
@@ -28,7 +37,8 @@ def parts_of(
     )
     cut = cut._replace(symmetric=cut.symmetric and symmetric)
     words = graph_parts.filter_of(blocks, cut)
-    return [graph_parts.cut_part(blocks, cut, number, words) for number in range(num_parts)]
+    floors = None if gamma is None else graph_parts.floors_of(blocks, gamma)
+    return [graph_parts.cut_part(blocks, cut, number, words, floors) for number in range(num_parts)]
 
 
 def played(
@@ -56,6 +66,41 @@ def test_the_walks_are_the_twins(num_parts: int, directed: bool, weighted: bool)
             trip = played(graph, request, num_parts, hub_bytes=hub_bytes, bits_per_edge=bits_per_edge)
             check(graph, trip, request)
             assert (trip.num_hops == 0) == (num_parts == 1 or hub_bytes == 10**9)
+
+
+@pytest.mark.parametrize("directed", [False, True])
+@pytest.mark.parametrize("num_parts", [1, 3])
+def test_node2vec_plus_is_the_twins(num_parts: int, directed: bool) -> None:
+    graph = part_graphs.skewed(directed=directed, weighted=True)
+    plain = part_graphs.twin(graph, WalkRequest(p=0.5, q=2.0, num_walks=3, walk_length=12, seed=5))[0]
+    for p, q in BIASES:
+        for gamma in (0.0, 0.7):
+            request = WalkRequest(p=p, q=q, num_walks=3, walk_length=12, seed=5, extend=True, gamma=gamma)
+            for hub_bytes, bits_per_edge in ((0, 12.0), (3000, 1.5), (0, None)):
+                trip = played(graph, request, num_parts, hub_bytes=hub_bytes, bits_per_edge=bits_per_edge, gamma=gamma)
+                check(graph, trip, request)
+                assert not np.array_equal(trip.walks, plain)
+
+
+@pytest.mark.parametrize(("p", "q"), [(1, 1), (0.25, 4), (4, 0.25), (0.5, 2)])
+@pytest.mark.parametrize("name", PUBLIC)
+def test_ten_million_transitions_over_parts_follow_the_law(name: str, p: float, q: float) -> None:
+    graph = public(name)
+    parts = parts_of(graph, 3, hub_bytes=1000, bits_per_edge=6.0)
+    walks_per_node = max(1, 4_000_000 // (80 * graph.num_nodes))
+
+    def made() -> Iterator[walks.Walks]:
+        for number in itertools.count():
+            request = WalkRequest(p=p, q=q, walk_length=80, seed=11)
+            num_walks = walks_per_node * graph.num_nodes
+            this = walker_round.round_of(request, number * num_walks, num_walks, graph.num_nodes, 3)
+            trip = walker_round.walk_in_parts(parts, this)
+            yield trip.walks, trip.lengths
+
+    counts = count_all(graph, made(), 10_000_000)
+    assert p_value(graph, *counts, p, q) >= 1e-4
+    if p != q:
+        assert p_value(graph, *counts, q, p) < 1e-4
 
 
 def test_a_row_without_its_mirror_is_never_asked_instead() -> None:

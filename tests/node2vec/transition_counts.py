@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -52,16 +54,25 @@ def walk_and_count(
     graph: Graph, p: float, q: float, num_transitions: int, tables: walks.Tables, walked: Graph | None = None
 ) -> tuple[Counts, Counts]:
     """Transition and first-step counts of walks on `walked` (`graph` if not given) of 80 nodes."""
+    walks_per_node = max(1, 400_000 // (80 * graph.num_nodes))
+
+    def made() -> Iterator[walks.Walks]:
+        for numbers in itertools.count(0, walks_per_node):
+            starts, which = every_start(graph, walks_per_node)
+            yield walks.walk(walked or graph, starts, which + numbers, 80, p, q, seed=11, tables=tables)
+
+    return count_all(graph, made(), num_transitions)
+
+
+def count_all(graph: Graph, made: Iterator[walks.Walks], num_transitions: int) -> tuple[Counts, Counts]:
+    """Transition and first-step counts of as many walks as it takes."""
     cells = borders(graph)
     counts, first_counts = np.zeros(cells[-1], np.int64), np.zeros(graph.num_arcs, np.int64)
-    total, numbers, walks_per_node = 0, 0, max(1, 400_000 // (80 * graph.num_nodes))
+    total = 0
     while total < num_transitions:
-        starts, which = every_start(graph, walks_per_node)
-        paths, lengths = walks.walk(walked or graph, starts, which + numbers, 80, p, q, seed=11, tables=tables)
-        made = count(graph.indptr, graph.indices, cells, paths, lengths, counts, first_counts)
-        assert made > 0
-        total += made
-        numbers += walks_per_node
+        added = count(graph.indptr, graph.indices, cells, *next(made), counts, first_counts)
+        assert added > 0
+        total += added
     return counts, first_counts
 
 
