@@ -1,7 +1,8 @@
 """How long one training step takes, beside the peers on the same machine in the same run.
 
 One JSON line per case (model, replicas, master, form, wire). Every case has a JVM of its own. The peers of a model are
-measured once, right before its first case.
+measured once, right before its first case: torch, DDP and BigDL with two tasks; where a case has more replicas, BigDL
+is also measured with as many tasks (bigdl_4: local[4], however many cores there are).
 
   ours_ms       median over the steps after the 500th (the last 60 % of a run too short for that), as the peers' figures
   ours_wall_ms  wall clock of the same steps over their number: with snapshots, records and ends of epochs
@@ -166,10 +167,17 @@ def main() -> int:
         parser.error(f"there is no model {', '.join(sorted(unknown))}; choose of {', '.join(models.SPECS)}")
     failed = False
     measured: dict[str, dict[str, Any]] = {}
+    wider: dict[tuple[str, int], dict[str, Any]] = {}
     for case in cases(args):
+        key = case["model"], case["replicas"]
         if case["model"] not in measured:
             measured[case["model"]] = peers_of(case, args)
-        result = measure(case, measured[case["model"]], args)
+        if args.bigdl and case["replicas"] > 2 and case["model"] != "tiny" and key not in wider:
+            tasks = peers.bigdl_step(
+                case["model"], case["batch"], case["steps"], args.bigdl, f"local[{case['replicas']}]"
+            )
+            wider[key] = {f"bigdl_{case['replicas']}": tasks.summary()}
+        result = measure(case, measured[case["model"]] | wider.get(key, {}), args)
         failed |= "error" in result
         print(json.dumps(result), flush=True)
     return int(failed)
