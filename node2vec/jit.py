@@ -6,6 +6,8 @@ Numba notices a change of the file that holds a kernel, not of the files that it
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -29,12 +31,25 @@ Bool = Any
 def jit(function: Kernel) -> Kernel:
     """`function` compiled by numba on its first call: strict float64 arithmetic, the interpreter lock released.
 
-    The machine code is kept on disk (``NUMBA_CACHE_DIR``, by default beside the source) where a folder can be written,
-    and compiled anew in each process where none can, as in a package that is read from a zip file.
+    The machine code is kept on disk: in ``NUMBA_CACHE_DIR``, beside the source, or in the user's cache, as numba finds
+    a folder that it can write; else in a temporary folder of this user alone, which the workers of a host share.
     """
     flags: dict[str, Any] = {"nogil": True, "fastmath": False, "error_model": "numpy"}
     try:
         compiled: Kernel = numba.njit(cache=True, **flags)(function)
     except RuntimeError:  # "no locator available": nowhere to keep the machine code
-        compiled = numba.njit(**flags)(function)
+        numba.config.CACHE_DIR = _private_folder()
+        cache = bool(numba.config.CACHE_DIR)
+        compiled = numba.njit(cache=cache, **flags)(function)
     return compiled
+
+
+def _private_folder() -> str:
+    """A temporary folder that only this user can write, for what is found there is run; empty if there is none."""
+    path = os.path.join(tempfile.gettempdir(), f"node2vec-{os.getuid()}")
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        found = os.stat(path)
+    except OSError:
+        return ""
+    return path if found.st_uid == os.getuid() and not found.st_mode & 0o077 else ""

@@ -9,8 +9,6 @@ The part files lie in the executor's own directory (``spark.node2vec.hostDir`` n
 ``replicated_walk_job``), made by the task that makes the part's token; a task that finds none makes them again.
 To cut its part, an executor reads the graph once from end to end, file by file, and builds the whole edge filter on
 the way; it keeps 1 / P of the rows, the hubs and the filter.
-
-This module imports nothing that imports numba: a task first says where compiled code may be kept.
 """
 
 from __future__ import annotations
@@ -28,8 +26,9 @@ from pyspark.broadcast import Broadcast
 
 from node2vec import spark_shuffles
 from node2vec.graph_files import read_header
-from node2vec.replicated_walk_job import HOST_DIR, Part, described, prepare_numba
+from node2vec.replicated_walk_job import HOST_DIR, Part, described
 from node2vec.spark_shuffles import Blob
+from sparkdl import worker_heap
 from sparkdl.errors import ClusterError
 from sparkdl.spark_internals import concurrent_tasks
 
@@ -158,7 +157,6 @@ class _Home:
     def part(self, number: int) -> graph_parts.Part:
         """The part, mapped."""
         local = local_folder(self.host_dir)
-        prepare_numba(local)
         return _open(self.graph, self.fingerprint, self.cut, self.gamma, local, number)
 
 
@@ -214,6 +212,7 @@ class _Superstep:
             yield from walker_round.born(part, self.round, starts)
         else:
             yield from walker_round.moved(part, self.round, starts, list(blobs))
+        worker_heap.set_apart()
 
 
 class _Assembly:
@@ -224,7 +223,6 @@ class _Assembly:
         self.host_dir = host_dir
 
     def __call__(self, bucket: int, blobs: Iterable[bytes]) -> Iterator[bytes]:
-        prepare_numba(local_folder(self.host_dir))
         from node2vec import walk_files, walker_round
         from node2vec.graph_files import file_system
 

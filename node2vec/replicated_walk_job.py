@@ -6,8 +6,6 @@ What it writes depends on its range alone: a task that runs again, or twice at o
 Files of a host are kept in the executor's own directory, which Spark removes with the executor. The setting
 ``spark.node2vec.hostDir`` names a directory of every host instead, for hosts with several executors and for runs one
 after the other: it is never cleared.
-
-This module imports nothing that imports numba: a task first says where compiled code may be kept.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ import numpy.typing as npt
 from pyspark import SparkContext, SparkFiles
 from pyspark.broadcast import Broadcast
 
-from sparkdl import spark_conf, spark_internals
+from sparkdl import spark_conf, spark_internals, worker_heap
 
 HOST_DIR = "spark.node2vec.hostDir"
 TASKS_PER_SLOT = 4  # so that a slow one does not hold up the stage
@@ -123,8 +121,9 @@ class _Task:
     def __call__(self, share: tuple[int, int, int]) -> Part:
         # executors answer ".", see sparkdl.replica_cache
         local = self.host_dir or os.path.join(os.path.abspath(SparkFiles.getRootDirectory()), "node2vec")
-        prepare_numba(local)
-        return _write_part(self, local, *share)
+        part = _write_part(self, local, *share)
+        worker_heap.set_apart()
+        return part
 
 
 def _write_part(task: _Task, local: str, number: int, first: int, last: int) -> Part:

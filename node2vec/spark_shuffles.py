@@ -42,7 +42,7 @@ class Shuffles(Protocol):
         """A superstep without input. Lazy, as the next one."""
 
     def moved(self, sent: Any, function: Send) -> Any:
-        """The superstep that follows `sent`. In the private form each map task sends one blob to each partition."""
+        """The superstep that follows `sent`. In the private form each partition must receive `received` blobs."""
 
     def run(self, sent: Any) -> bool:
         """Run a superstep: did any partition use the last key?"""
@@ -57,10 +57,17 @@ class Shuffles(Protocol):
         """Remove the tokens."""
 
 
-def shuffles(sc: SparkContext, num_partitions: int, num_keys: int, prepare: Callable[[int], None]) -> Shuffles:
-    """The faster form that works on this Spark. `prepare`: called in the task that makes a partition's token."""
-    form = PrivateShuffles if works(sc) else PublicShuffles
-    return form(sc, num_partitions, num_keys, prepare)
+def shuffles(
+    sc: SparkContext, num_partitions: int, num_keys: int, prepare: Callable[[int], None], received: int | None = None
+) -> Shuffles:
+    """The faster form that works on this Spark.
+
+    `prepare`: called in the task that makes a partition's token. `received`: how many blobs each partition is sent in
+    a superstep; None: one from each partition.
+    """
+    if works(sc):
+        return PrivateShuffles(sc, num_partitions, num_keys, prepare, received)
+    return PublicShuffles(sc, num_partitions, num_keys, prepare)
 
 
 class PublicShuffles:
@@ -155,7 +162,14 @@ class _Sent:
 class PrivateShuffles(JVM):
     """Every superstep the map stage of a shuffle. The methods not public in Spark are those of this class."""
 
-    def __init__(self, sc: SparkContext, num_partitions: int, num_keys: int, prepare: Callable[[int], None]):
+    def __init__(
+        self,
+        sc: SparkContext,
+        num_partitions: int,
+        num_keys: int,
+        prepare: Callable[[int], None],
+        received: int | None = None,
+    ):
         super().__init__(sc)
         self.num_partitions, self.num_keys = num_partitions, num_keys
         jvm: Any = sc._jvm
@@ -165,7 +179,7 @@ class PrivateShuffles(JVM):
         self._forever = jvm.scala.concurrent.duration.Duration.Inf()
         self._wrap = functools.lru_cache(maxsize=8)(self._wrapped)
         base: Any = sc.parallelize([0] * num_partitions, num_partitions)
-        tokens = self._wrapped(_Tokens(prepare, num_partitions), "tokens")
+        tokens = self._wrapped(_Tokens(prepare, received or num_partitions), "tokens")
         self._tokens = self._python_rdd(base._jrdd.rdd(), tokens, False, False)
         self._tokens.persist(self.level(1))
         self._zip = self._tokens.zip(self._tokens, self._tag).f()  # Spark analyses this function in every call of zip

@@ -69,6 +69,16 @@ def begin(
     return frozenset()
 
 
+def settings_of(root: str | os.PathLike[str], stage: str, marker: str = MARKER) -> dict[str, Any] | None:
+    """What a complete stage was made with; None if it is not there or not complete."""
+    files, folder = file_system(root)
+    found = _manifest(files, f"{folder}/{stage}")
+    if found is None or not _exists(files, f"{folder}/{stage}/{marker}"):
+        return None
+    found.pop(_CUT, None)
+    return found
+
+
 def finish(root: str | os.PathLike[str], stage: str, marker: str = MARKER) -> None:
     """Write the marker: from here on the stage counts as done."""
     files, folder = file_system(root)

@@ -6,19 +6,18 @@ are made by the job that prepares the data; a task that does not find them raise
 
 from __future__ import annotations
 
-import gc
 import json
 import mmap
 import os
 import pickle
 import shutil
-import sys
 from typing import Any
 
 import numpy as np
 import torch
 from pyspark import SparkFiles, TaskContext
 
+from sparkdl import worker_heap
 from sparkdl.errors import StateLost
 from sparkdl.optim import SliceOptimizer
 from sparkdl.payload import Payload
@@ -50,7 +49,6 @@ class RunCache:
             raise StateLost(f"this executor has no files of run {run} in {self.directory}") from None
         self.optimizer = SliceOptimizer(self.payload.template.blank)
         self.replica = Replica(self.payload, task_device(self.payload.device))
-        self.num_modules = 0  # imported when this worker's objects were set apart
         self.write_ms = 0.0  # how long the task before needed to hand its gradient over
         plan = self.payload.plan
         # the slices form's copies of weights and buffers; untouched memory costs nothing in the gather form
@@ -143,9 +141,6 @@ _runs: dict[str, RunCache] = {}
 def get(run: str) -> RunCache:
     """The run's cache, built on first use."""
     found = _runs.get(run)
-    if found is not None and found.num_modules != len(sys.modules):
-        found.num_modules = len(sys.modules)
-        _set_apart()  # the task before imported something: the first optimizer step brings in much of torch
     if found is None:
         for old in [name for name, cache in _runs.items() if not os.path.exists(cache.directory)]:
             del _runs[old]
@@ -153,14 +148,8 @@ def get(run: str) -> RunCache:
         # the threads of an operation can show in the last bit of a sum, so they follow the setting, not the machine
         torch.set_num_threads(max(1, context.cpus() if context else 1))
         found = _runs[run] = RunCache(run)
-        _set_apart()
+    worker_heap.set_apart()  # the run, and what the task before imported: the first step brings in much of torch
     return found
-
-
-def _set_apart() -> None:
-    """PySpark collects garbage after every task: 60 to 180 ms over torch's objects, unless they are set apart."""
-    gc.collect()
-    gc.freeze()
 
 
 def task_device(wanted: str) -> torch.device:

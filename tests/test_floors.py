@@ -56,6 +56,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.training_loop",
         "sparkdl.versioned_state",
         "sparkdl.wire",
+        "sparkdl.worker_heap",
     },
     1: {
         "node2vec.edge_source",

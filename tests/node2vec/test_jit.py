@@ -33,8 +33,18 @@ def test_a_package_without_a_folder_for_machine_code_compiles_all_the_same(monke
         return kept(*arguments, **flags)
 
     monkeypatch.setattr(jit.numba, "njit", njit)
+    monkeypatch.setattr(jit, "_private_folder", lambda: "")
     assert jit.jit(lambda: 3)() == 3
     assert asked == [True, False]
+
+
+def test_machine_code_is_read_from_folders_of_this_user_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = Path(jit._private_folder())
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o077 == 0
+    folder.chmod(0o777)
+    assert jit._private_folder() == ""
 
 
 def test_without_numba_the_error_says_what_to_install() -> None:

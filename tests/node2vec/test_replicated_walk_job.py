@@ -140,14 +140,3 @@ def test_how_many_tasks() -> None:
     assert num_tasks(10 * 2**18, slots=8) == 10  # a task that is too small costs more than its walks
     assert num_tasks(10**9, slots=8) == 60  # none holds more than a row group
     assert num_tasks(10**8, slots=8) == 32
-
-
-def test_the_task_decides_about_numba_before_it_is_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(replicated_walk_job.os, "access", lambda path, mode: False)
-    replicated_walk_job.prepare_numba(str(tmp_path))
-    environment = replicated_walk_job.os.environ
-    assert environment["NUMBA_NUM_THREADS"] == "1"
-    assert environment["NUMBA_CACHE_DIR"] == str(tmp_path / "numba")
