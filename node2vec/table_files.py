@@ -1,0 +1,100 @@
+"""Tables and vectors of a training on disk, under the folder of its stage:
+
+    _rounds/00016/in-<part>.npy, out-<part>.npy   the tables before round 16; then _SUCCESS, when all are there
+    _init/part=<part>/                            Parquet row, vector: vectors to begin from, if there are any
+    part-<part>.parquet                           index, vector: the result
+
+Every file appears whole or not at all; a task that runs twice writes the same bytes twice.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from node2vec.graph_files import file_system, replaced
+from node2vec.stage import MARKER
+from node2vec.table_pieces import Table
+
+SCHEMA = pa.schema([pa.field("index", pa.int32(), nullable=False), pa.field("vector", pa.list_(pa.float32()))])
+ROUNDS, OLD = "_rounds", "_init"
+_MOST_NUMBERS = 1 << 24  # of a row group: 64 MB, and below the 2^31 that a list's offsets reach
+
+
+def write_tables(output: str, number: int, inputs: tuple[int, Table], outputs: tuple[int, Table]) -> None:
+    """The tables that a task holds before round `number`, each with its part."""
+    files, folder = file_system(output)
+    home = f"{folder}/{ROUNDS}/{number:05d}"
+    files.create_dir(home, recursive=True)
+    for kind, (part, table) in (("in", inputs), ("out", outputs)):
+        with replaced(files, f"{home}/{kind}-{part:05d}.npy") as stream:
+            np.save(stream, table)
+
+
+def read_tables(output: str, number: int, input_part: int, output_part: int) -> tuple[Table, Table]:
+    """Two of the tables before round `number`."""
+    files, folder = file_system(output)
+    found = []
+    for name in (f"in-{input_part:05d}", f"out-{output_part:05d}"):
+        with files.open_input_file(f"{folder}/{ROUNDS}/{number:05d}/{name}.npy") as stream:
+            found.append(np.load(stream))
+    return found[0], found[1]
+
+
+def complete(output: str, number: int) -> None:
+    """All tables before round `number` are written: older ones are not needed any more."""
+    files, folder = file_system(output)
+    with replaced(files, f"{folder}/{ROUNDS}/{number:05d}/{MARKER}"):
+        pass
+    for info in files.get_file_info(fs.FileSelector(f"{folder}/{ROUNDS}")):
+        if int(info.base_name) < number:
+            files.delete_dir(info.path)
+
+
+def complete_rounds(output: str) -> int:
+    """How many rounds have been done and written down; 0 if none."""
+    files, folder = file_system(output)
+    if files.get_file_info(f"{folder}/{ROUNDS}").type == fs.FileType.NotFound:
+        return 0
+    names = [info.base_name for info in files.get_file_info(fs.FileSelector(f"{folder}/{ROUNDS}"))]
+    markers = files.get_file_info([f"{folder}/{ROUNDS}/{name}/{MARKER}" for name in names])
+    return max([0, *(int(name) for name, mark in zip(names, markers, strict=True) if mark.is_file)])
+
+
+def clear(output: str) -> None:
+    """Remove what only the training needed."""
+    files, folder = file_system(output)
+    for name in (ROUNDS, OLD):
+        if files.get_file_info(f"{folder}/{name}").type != fs.FileType.NotFound:
+            files.delete_dir(f"{folder}/{name}")
+
+
+def put_old_rows(output: str, part: int, inputs: Table) -> None:
+    """Replace those rows of a part's inputs, in place, for which there is a vector to begin from."""
+    files, folder = file_system(output)
+    path = f"{folder}/{OLD}/part={part}"
+    if files.get_file_info(path).type == fs.FileType.NotFound:
+        return
+    table = pq.read_table(path, filesystem=files, columns=["row", "vector"])
+    for batch in table.to_batches():
+        rows = batch.column(0).to_numpy()
+        inputs[rows] = batch.column(1).flatten().to_numpy().reshape(len(rows), inputs.shape[1])
+
+
+def write_vectors(output: str, part: int, index: npt.NDArray[np.int32], vectors: Table) -> None:
+    """The result of a part: node numbers, int32 [n], and vectors, float32 [n, d]."""
+    files, folder = file_system(output)
+    dimensions = vectors.shape[1]
+    step = max(1, _MOST_NUMBERS // dimensions)
+    with (
+        replaced(files, f"{folder}/part-{part:05d}.parquet") as stream,
+        pq.ParquetWriter(stream, SCHEMA, compression="none", use_dictionary=False, write_statistics=False) as writer,
+    ):
+        for start in range(0, len(index), step):
+            some = np.ascontiguousarray(vectors[start : start + step])
+            offsets = pa.array(np.arange(len(some) + 1, dtype=np.int32) * dimensions)
+            lists = pa.ListArray.from_arrays(offsets, pa.array(some.reshape(-1)))
+            writer.write_table(pa.table([pa.array(index[start : start + step]), lists], schema=SCHEMA))
