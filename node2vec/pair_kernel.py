@@ -57,7 +57,7 @@ def reach(walk_key: Word, position: Int, window: Int) -> Int:
     return 1 + below(mix(walk_key + np.uint64(position + 1) * _GOLDEN), window)
 
 
-@jit
+@_reassociated
 def negative_row(pair_key: Word, number: Int, cuts: Any, others: Any) -> Int:
     """Negative `number` (0, 1, ...) of a pair: a row of the output part."""
     bits = mix(pair_key + np.uint64(number + 1) * _GOLDEN)
@@ -215,7 +215,7 @@ def descend(
     return count
 
 
-@jit
+@_reassociated
 def _draw(
     pair_key: Word, negative: Int, cuts: Any, others: Any, outputs: Any, buffer: Any, rows: Any, weights: Any
 ) -> Int:
@@ -237,21 +237,21 @@ def _draw(
     return num_kept
 
 
-@jit
+@_reassociated
 def _put_back(buffer: Any, outputs: Any, rows: Any, num_kept: Int) -> None:
     """The negatives' rows from the buffer to the table."""
     for k in range(num_kept):
         _copy(buffer, k, outputs, rows[k])
 
 
-@jit
+@_reassociated
 def _copy(source: Any, row: Int, target: Any, place: Int) -> None:
     """A row of one table to a place of another: numba's own assignment of slices takes many times as long."""
     for j in range(source.shape[1]):
         target[place, j] = source[row, j]
 
 
-@jit
+@_reassociated
 def sigmoid(score: Float) -> Float:
     """1 / (1 + exp(-score)), float32, within 2e-5; 0 for what is not a number, which must not reach the table."""
     if score >= np.float32(LIMIT):
@@ -265,24 +265,26 @@ def sigmoid(score: Float) -> Float:
 
 @_reassociated
 def _step(inputs: Any, row: Int, outputs: Any, output: Int, is_context: Bool, rate: Float, change: Any) -> None:
-    """Move one output row by its gradient, and add what it asks of the input row to `change`, float32 [d]."""
+    """Move one output row by its gradient, and add what it asks of the input row to `change`, float32 [d].
+
+    A pair begins with its context, and `change` anew: a loop that clears it would become a call of memset, which takes
+    longer than a step.
+    """
     score = _ZERO
     for j in range(len(change)):
         score += inputs[row, j] * outputs[output, j]
     slope = rate * ((_ONE if is_context else _ZERO) - sigmoid(score))
     for j in range(len(change)):
         value = outputs[output, j]
-        change[j] += slope * value
+        change[j] = slope * value + (_ZERO if is_context else change[j])
         outputs[output, j] = value + slope * inputs[row, j]
 
 
 @_reassociated
 def _add(inputs: Any, row: Int, change: Any) -> None:
-    """Move the input row by what was asked of it, and ask nothing any more."""
+    """Move the input row by what was asked of it."""
     for j in range(len(change)):
         inputs[row, j] += change[j]
-    for j in range(len(change)):
-        change[j] = _ZERO
 
 
 @_reassociated
@@ -307,7 +309,7 @@ def _shared_step(
         first, second, third = slopes[k], slopes[k + 1], slopes[k + 2]
         for j in range(len(change)):
             x, a, b, c = inputs[row, j], buffer[k, j], buffer[k + 1, j], buffer[k + 2, j]
-            change[j] += first * a + second * b + third * c
+            change[j] = first * a + second * b + third * c + (_ZERO if k == 0 else change[j])
             buffer[k, j] = a + first * x
             buffer[k + 1, j] = b + second * x
             buffer[k + 2, j] = c + third * x

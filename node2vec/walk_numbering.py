@@ -90,7 +90,7 @@ def _survey(frame: DataFrame, column: str, min_count: int) -> dict[str, object]:
     assert row is not None
     if row["nulls"]:
         raise ConfigError(
-            f"{row['nulls']} of {row['rows']} walks in column {column!r} are or hold null; leave them out."
+            f"{row['nulls']} of {row['rows']} walks in {column!r} are null or hold nulls; leave them out."
         )
     if not row["longest"] or row["longest"] < 1:
         raise ConfigError(f"there is no token in column {column!r}: nothing can be learned from {row['rows']} walks.")

@@ -80,6 +80,6 @@ def test_settings_are_checked_at_once(settings: dict[str, Any], sentence: str) -
 def test_where_the_stages_lie(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert working_root(spark, tmp_path) == str(tmp_path)
     assert Path(working_root(spark, None)).is_dir()
-    monkeypatch.setattr(type(spark.sparkContext), "master", "yarn")
+    monkeypatch.setattr(spark.sparkContext, "master", "yarn")
     with pytest.raises(ConfigError, match=f"executors of yarn share no temporary directory.*{ROOT}"):
         working_root(spark, None)
