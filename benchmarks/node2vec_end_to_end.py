@@ -1,13 +1,18 @@
 """From a file of edges to vectors, beside PecanPy's walks and gensim's training: seconds and quality in the same run.
 
-One JSON line for each of us and the peer: seconds by part and in all, macro-F1 and micro-F1 of node classification
-(mean of 5 splits, half of the labels known) of the vectors, averaged over --seeds runs. Then one with the ratio.
+One JSON line for each number of parts and for the peer, averaged over --seeds runs:
 
-Ours: Node2Vec.fit on a warm session (cold is told too), until the vectors are in Parquet. The peer: PecanPy SparseOTF
-with as many threads as cores, its compilation not counted, and gensim with as many workers.
+  seconds          ours: Node2Vec.fit in a warm session, until the vectors are in Parquet (the first number of parts;
+                   for the others training alone, train_seconds: walks are shared). The peer: reading, PecanPy
+                   SparseOTF with as many threads as cores, its compilation not counted, gensim with as many workers
+  macro_f1 ...     node classification, 5 splits, half of the labels known (blogcatalog: p = q = 0.25, ppi: 4, 1)
+  auc, cosine_auc  link prediction, half of the edges held out (facebook: p = q = 1)
+
+and one with the differences and the ratio.
 
     python benchmarks/node2vec_end_to_end.py --peer PYTHON       a Python that has pecanpy and gensim
-    python benchmarks/node2vec_end_to_end.py --quick             a minute: PPI, two walks a node, no labels' mean
+    python benchmarks/node2vec_end_to_end.py --graph ppi --partitions 1,2,4,8 --peer PYTHON
+    python benchmarks/node2vec_end_to_end.py --quick             a minute: PPI, two walks a node, one seed
 """
 
 from __future__ import annotations
@@ -29,7 +34,8 @@ HERE = Path(__file__).resolve()
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
-BIASES = {"blogcatalog": (0.25, 0.25), "ppi": (4.0, 1.0)}
+BIASES = {"blogcatalog": (0.25, 0.25), "ppi": (4.0, 1.0), "facebook": (1.0, 1.0)}
+SCORES = ("macro_f1", "micro_f1", "auc", "ap", "cosine_auc", "cosine_ap")
 
 
 def main() -> None:
@@ -37,8 +43,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graph", choices=tuple(BIASES), help="(blogcatalog; quick: ppi)")
     parser.add_argument("--graphs", type=Path, default=ROOT.parent / "shared" / "data" / "graphs", metavar="DIR")
-    parser.add_argument("--partitions", type=int, help="P (default: the model's)")
-    parser.add_argument("--episodes", type=int, help="E (default: the model's)")
+    parser.add_argument("--partitions", default="2", help="comma-separated numbers of parts (%(default)s)")
+    parser.add_argument("--episodes", type=int, help="(default: the model's)")
     parser.add_argument("--negatives", default="shared", choices=("shared", "pair"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--peer", metavar="PYTHON", help="an interpreter that has pecanpy and gensim")
@@ -46,62 +52,120 @@ def main() -> None:
     options = parser.parse_args()
     name = options.graph or ("ppi" if options.quick else "blogcatalog")
     folder = options.graphs / name
-    if not (folder / "labels.csv.gz").is_file():
-        print(json.dumps({"graph": name, "skipped": f"{folder}/labels.csv.gz is missing"}))
+    if not (folder / "edges.csv.gz").is_file():
+        print(json.dumps({"graph": name, "skipped": f"{folder}/edges.csv.gz is missing"}))
         return
-    cores = len(os.sched_getaffinity(0))
-    case = {"graph": name, "folder": str(folder), "cores": cores, "num_walks": 2 if options.quick else 10}
-    case |= {"p": BIASES[name][0], "q": BIASES[name][1], "seeds": 1 if options.quick else options.seeds}
+    case = {"graph": name, "p": BIASES[name][0], "q": BIASES[name][1], "num_walks": 2 if options.quick else 10}
+    case |= {"cores": len(os.sched_getaffinity(0)), "seeds": 1 if options.quick else options.seeds}
     with tempfile.TemporaryDirectory() as scratch:
-        found = [ours(case, options, Path(scratch))]
-        print(json.dumps(found[0]), flush=True)
+        task = task_of(name, folder, Path(scratch))
+        case["edges"] = task["edges"]
+        found = ours(case, task, options, Path(scratch))
         if options.peer:
-            found.append(peer(case, options.peer, Path(scratch)))
-            print(json.dumps(found[1]), flush=True)
-            ratio = round(found[1]["seconds"] / found[0]["seconds"], 2)
-            print(json.dumps({"graph": name, "peer_over_ours": ratio, "cores": cores}))
+            theirs = peer(case, task, options.peer, Path(scratch))
+            better = {
+                str(one["partitions"]): {key: round(one[key] - theirs[key], 4) for key in SCORES if key in one}
+                for one in found
+            }
+            ratio = round(theirs["seconds"] / found[0]["seconds"], 2)
+            print(json.dumps({"graph": name, "peer_over_ours": ratio, "ours_minus_peer": better}))
 
 
-def ours(case: dict[str, Any], options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Cold once, then one warm run a seed."""
+def task_of(name: str, folder: Path, scratch: Path) -> dict[str, Any]:
+    """What is learned from, and what is asked of the vectors: ids are strings here."""
+    from node2vec import evaluate
+
+    if (folder / "labels.csv.gz").is_file():
+        labels: dict[str, set[str]] = {}
+        for node, label in np.loadtxt(folder / "labels.csv.gz", str, delimiter=",", skiprows=1):
+            labels.setdefault(node, set()).add(label)
+        return {"edges": str(folder / "edges.csv.gz"), "nodes": list(labels), "labels": list(labels.values())}
+    ends = np.loadtxt(folder / "edges.csv.gz", np.int64, delimiter=",", skiprows=1, usecols=(0, 1))
+    nodes, numbers = np.unique(ends, return_inverse=True)
+    src, dst = numbers.reshape(ends.shape).T
+    held = evaluate.hold_out_edges(src, dst, 0.5, seed=0)
+    others = evaluate.sample_non_edges(src, dst, len(nodes), len(src), seed=0)
+    count = int(held.sum())
+    kept = np.flatnonzero(~held)[:count]
+    edges = scratch / "train.csv"
+    np.savetxt(edges, ends[~held], "%d", delimiter=",", header="src,dst", comments="")
+    pairs = np.column_stack([src, dst])
+    asked = {"test_positive": pairs[held], "test_negative": others[:count]}
+    asked |= {"train_positive": pairs[kept], "train_negative": others[count : count + len(kept)]}
+    return {"edges": str(edges), "nodes": [str(node) for node in nodes], "pairs": asked}
+
+
+def score(task: dict[str, Any], ids: Any, vectors: Any) -> dict[str, float]:
+    """Nodes without a vector count as zeros."""
+    from node2vec import evaluate
+
+    place = {str(node): number for number, node in enumerate(ids)}
+    matrix = np.zeros((len(task["nodes"]), vectors.shape[1]), np.float32)
+    for row, node in enumerate(task["nodes"]):
+        if node in place:
+            matrix[row] = vectors[place[node]]
+    if "labels" in task:
+        return dict(evaluate.node_classification(matrix, task["labels"]))
+    return dict(evaluate.link_prediction(matrix, **task["pairs"]))
+
+
+def ours(
+    case: dict[str, Any], task: dict[str, Any], options: argparse.Namespace, scratch: Path
+) -> list[dict[str, Any]]:
+    """A run to warm up, then all seeds; with other numbers of parts on the same walks."""
     from node2vec.estimator import Node2Vec
     from sparkdl import spark_conf
 
     begun = time.perf_counter()
     spark = spark_conf.start_embedded(case["cores"], {"spark.local.dir": str(scratch / "local")})
     session = time.perf_counter() - begun
-    seconds, scores = [], []
+    parts = [int(part) for part in options.partitions.split(",")]
+    seconds: dict[int, list[float]] = {part: [] for part in parts}
+    scores: dict[int, list[dict[str, float]]] = {part: [] for part in parts}
+    cold = 0.0
     for seed in range(-1, case["seeds"]):
         shutil.rmtree(scratch / "root", ignore_errors=True)
-        n2v = Node2Vec(
-            p=case["p"], q=case["q"], num_walks=case["num_walks"], seed=max(seed, 0), partitions=options.partitions,
-            episodes=options.episodes, negatives=options.negatives,
-        )  # fmt: skip
-        begun = time.perf_counter()
-        model = n2v.fit(f"{case['folder']}/edges.csv.gz", root=scratch / "root")
-        seconds.append(time.perf_counter() - begun)
-        if seed >= 0:
+        for part in parts:
+            for stage in ("corpus", "vectors"):
+                shutil.rmtree(scratch / "root" / stage, ignore_errors=True)
+            n2v = Node2Vec(
+                p=case["p"], q=case["q"], num_walks=case["num_walks"], seed=max(seed, 0), partitions=part,
+                episodes=options.episodes, negatives=options.negatives,
+            )  # fmt: skip
+            begun = time.perf_counter()
+            model = n2v.fit(case["edges"], root=scratch / "root")
+            taken = time.perf_counter() - begun
+            if seed < 0:
+                cold = taken
+                break
+            seconds[part].append(taken)
             rows = model.vectors.toPandas()
-            scores.append(score(case, rows["id"].to_numpy(), np.stack(rows["vector"].to_numpy())))
+            scores[part].append(score(task, rows["id"].to_numpy(), np.stack(rows["vector"].to_numpy())))
     spark.stop()
-    return {
-        **about(case), "who": "ours", "seconds": round(float(np.mean(seconds[1:])), 2),
-        "cold_seconds": round(seconds[0], 2), "session_seconds": round(session, 2), **mean(scores),
-    }  # fmt: skip
+    found = []
+    for part in parts:
+        times = {"seconds" if part == parts[0] else "train_seconds": round(float(np.mean(seconds[part])), 2)}
+        times |= {"cold_seconds": round(cold, 2), "session_seconds": round(session, 2)} if part == parts[0] else {}
+        found.append({**about(case), "who": "ours", "partitions": part, **times, **mean(scores[part])})
+        print(json.dumps(found[-1]), flush=True)
+    return found
 
 
-def peer(case: dict[str, Any], python: str, scratch: Path) -> dict[str, Any]:
+def peer(case: dict[str, Any], task: dict[str, Any], python: str, scratch: Path) -> dict[str, Any]:
     """PecanPy and gensim."""
-    found, scores = [], []
+    runs, scores = [], []
     for seed in range(case["seeds"]):
         wanted = case | {"output": str(scratch / "peer.npz"), "seed": seed}
         env = {**os.environ, "NUMBA_NUM_THREADS": str(case["cores"])}
         done = subprocess.run([python, "-c", PEER, json.dumps(wanted)], env=env, stdout=subprocess.PIPE, check=True)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
+        runs.append(json.loads(done.stdout.splitlines()[-1]))
         arrays = np.load(wanted["output"])
-        scores.append(score(case, arrays["ids"], arrays["vectors"]))
-    parts = {name: round(float(np.mean([run[name] for run in found])), 2) for name in found[0]}
-    return {**about(case), "who": "PecanPy + gensim", "seconds": round(sum(parts.values()), 2), **parts, **mean(scores)}
+        scores.append(score(task, arrays["ids"], arrays["vectors"]))
+    parts = {name: round(float(np.mean([run[name] for run in runs])), 2) for name in runs[0]}
+    total = {"seconds": round(sum(parts.values()), 2)}
+    found = {**about(case), "who": "PecanPy + gensim", **total, **parts, **mean(scores)}
+    print(json.dumps(found), flush=True)
+    return found
 
 
 def about(case: dict[str, Any]) -> dict[str, Any]:
@@ -111,24 +175,8 @@ def about(case: dict[str, Any]) -> dict[str, Any]:
 
 def mean(scores: list[dict[str, float]]) -> dict[str, float]:
     """Over the seeds, and the load at the end."""
-    found = {name: round(float(np.mean([one[name] for one in scores])), 4) for name in ("macro_f1", "micro_f1")}
+    found = {name: round(float(np.mean([one[name] for one in scores])), 4) for name in SCORES if name in scores[0]}
     return {**found, "load": round(os.getloadavg()[0], 1)}
-
-
-def score(case: dict[str, Any], ids: Any, vectors: Any) -> dict[str, float]:
-    """Node classification; nodes without vector count as zeros."""
-    from node2vec.evaluate import node_classification
-
-    lines = np.loadtxt(f"{case['folder']}/labels.csv.gz", str, delimiter=",", skiprows=1)
-    labels: dict[str, set[str]] = {}
-    for node, label in lines:
-        labels.setdefault(node, set()).add(label)
-    place = {str(node): number for number, node in enumerate(ids)}
-    matrix = np.zeros((len(labels), vectors.shape[1]), np.float32)
-    for row, node in enumerate(labels):
-        if node in place:
-            matrix[row] = vectors[place[node]]
-    return dict(node_classification(matrix, list(labels.values())))
 
 
 PEER = """
@@ -139,7 +187,7 @@ from gensim.models import Word2Vec
 case = json.loads(sys.argv[1])
 random.seed(case["seed"])
 begun = time.perf_counter()
-edges = np.loadtxt(case["folder"] + "/edges.csv.gz", np.int64, delimiter=",", skiprows=1, usecols=(0, 1))
+edges = np.loadtxt(case["edges"], np.int64, delimiter=",", skiprows=1, usecols=(0, 1))
 import tempfile, os
 with tempfile.TemporaryDirectory() as folder:
     np.savetxt(folder + "/edges", edges, "%d", delimiter="\\t")

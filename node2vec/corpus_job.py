@@ -1,7 +1,7 @@
 """The stage *corpus*: walks become token streams, one file for each episode and part, ready for the kernels to pair.
 
     root/corpus/stream-<episode>-<part>.bin   see token_streams
-    root/corpus/counts-<part>.bin             how often each row of the part occurs in them
+    root/corpus/counts-<part>-<group>.bin     how often each row of the part occurs in some of them
     root/corpus/corpus.json                   written last
 
 Walk files are read once (twice with `min_count` or `sample`, which need counts first). A task reads a file and sends
@@ -24,8 +24,9 @@ from pyarrow import fs
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from node2vec import block_schedule, corpus_files, stage
+from node2vec import block_schedule, corpus_files, stage, walk_source
 from node2vec.graph_files import file_system
+from node2vec.walk_source import Source
 from sparkdl import spark_conf, spark_internals
 from sparkdl.errors import ConfigError
 from sparkdl.spark_internals import concurrent_tasks
@@ -35,15 +36,6 @@ if TYPE_CHECKING:
 
 STAGE = "corpus"
 GROUP_BYTES = 256 << 20  # of the streams that one task joins and writes
-
-
-class Source(NamedTuple):
-    """A file of walks: its path on the file system, and which walks it holds."""
-
-    path: str
-    first_walk: int
-    num_walks: int
-    num_tokens: int
 
 
 def prepare(
@@ -74,6 +66,9 @@ def prepare(
         sources = walk_sources(sc, f"{location}/walks")
     num_nodes = count_nodes(location)
     num_tokens = sum(source.num_tokens for source in sources)
+    kept_cut = stage.settings_of(location, STAGE, corpus_files.HEADER) or {}
+    if partitions is None and episodes in (None, kept_cut.get("episodes")):  # the slots may be others than they were
+        partitions, episodes = kept_cut.get("parts"), kept_cut.get("episodes", episodes)
     parts = partitions or block_schedule.default_parts(
         num_nodes, num_tokens, concurrent_tasks(sc) or sc.defaultParallelism
     )
@@ -169,33 +164,11 @@ def walks_settings(location: str) -> dict[str, Any]:
 
 
 def walk_sources(sc: SparkContext, directory: str) -> list[Source]:
-    """All files of walks in the order of their names; only their footers are read."""
-    files, folder = file_system(directory)
-    paths = sorted(
-        info.path
-        for info in files.get_file_info(fs.FileSelector(folder))
-        if info.base_name.startswith("part-") and info.base_name.endswith(".parquet")
-    )
+    """All files of walks; tasks read their footers."""
+    paths = walk_source.paths_in(directory)
     slots = concurrent_tasks(sc) or sc.defaultParallelism
-    sizes = sc.parallelize(paths, max(1, min(len(paths), 4 * slots))).map(_Footer(directory)).collect()
-    found, first = [], 0
-    for path, (num_walks, num_tokens) in zip(paths, sizes, strict=True):
-        found.append(Source(path, first, num_walks, num_tokens))
-        first += num_walks
-    return found
-
-
-class _Footer:
-    def __init__(self, directory: str):
-        self.directory = directory
-
-    def __call__(self, path: str) -> tuple[int, int]:
-        files, _ = file_system(self.directory)
-        with files.open_input_file(path) as source:
-            footer = pq.ParquetFile(source).metadata
-        return footer.num_rows, sum(
-            footer.row_group(group).column(0).num_values for group in range(footer.num_row_groups)
-        )
+    shares = sc.parallelize(paths, max(1, min(len(paths), 4 * slots)))
+    return walk_source.numbered(paths, shares.map(walk_source.Footer(directory)).collect())
 
 
 def count_nodes(location: str) -> int:
@@ -225,23 +198,10 @@ def _run(sc: SparkContext, sources: list[Source], task: _Counting | _Cutting) ->
 
 
 class _FileTask:
-    """What reads the walks of a file, in a Python worker."""
+    """What a task needs beside the walks that it reads."""
 
     def __init__(self, cut: Cut, output: str):
         self.cut, self.output = cut, output
-
-    def walks(self, source: Source) -> Iterator[tuple[int, npt.NDArray[np.int32], npt.NDArray[np.int64]]]:
-        """Row group by row group: the number of the first walk, nodes int32 flat, offsets int64."""
-        files, _ = file_system(self.output)
-        first = source.first_walk
-        with files.open_input_file(source.path) as stream:
-            parquet = pq.ParquetFile(stream)
-            for group in range(parquet.num_row_groups):
-                for chunk in parquet.read_row_group(group).column(0).chunks:
-                    offsets = chunk.offsets.to_numpy().astype(np.int64)
-                    nodes = chunk.values.to_numpy()[offsets[0] : offsets[-1]]
-                    yield first, np.ascontiguousarray(nodes, np.int32), offsets - offsets[0]
-                    first += len(chunk)
 
 
 class _Counting(_FileTask):
@@ -254,7 +214,7 @@ class _Counting(_FileTask):
     def pieces(self, sources: Iterable[Source]) -> Iterator[tuple[int, bytes]]:
         for source in sources:
             counts = np.zeros(self.cut.num_nodes, np.int64)
-            for _, nodes, _ in self.walks(source):
+            for _, nodes, _ in walk_source.walks_of(self.output, source):
                 counts += np.bincount(nodes, minlength=self.cut.num_nodes)
             for part in range(self.cut.parts):
                 yield part, counts[ids_of(part, self.cut)].tobytes()
@@ -305,7 +265,7 @@ class _Cutting(_FileTask):
 
         cut = self.cut
         for source in sources:
-            for first, nodes, offsets in self.walks(source):
+            for first, nodes, offsets in walk_source.walks_of(self.output, source):
                 made = token_streams.streams(
                     nodes, offsets, first, cut.parts, cut.episodes, self._keep(), cut.seed, num_nodes=cut.num_nodes
                 )

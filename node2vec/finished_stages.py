@@ -10,11 +10,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pyarrow import fs
-
-from node2vec import corpus_files, corpus_job, skipgram_job, stage
-from node2vec.corpus_job import Source, absolute
-from node2vec.graph_files import file_system
+from node2vec import corpus_files, corpus_job, skipgram_job, stage, walk_source
+from node2vec.corpus_job import absolute
+from node2vec.walk_source import Source
 
 MOST_FOOTERS = 256  # files of walks whose footers are read here; Spark reads those of more
 
@@ -60,17 +58,9 @@ def vectors_are_done(root: str | os.PathLike[str], training: dict[str, Any]) -> 
 
 
 def _sources(directory: str) -> list[Source] | None:
-    """All files of walks, in the order of their names; None if they are too many to be read here."""
-    files, folder = file_system(directory)
-    infos = files.get_file_info(fs.FileSelector(folder))
-    names = (info.base_name for info in infos)
-    paths = sorted(f"{folder}/{name}" for name in names if name.startswith("part-") and name.endswith(".parquet"))
+    """All files of walks; None if they are too many to be read here."""
+    paths = walk_source.paths_in(directory)
     if len(paths) > MOST_FOOTERS:
         return None
     with ThreadPoolExecutor(16) as threads:
-        sizes = list(threads.map(corpus_job._Footer(directory), paths))
-    found, first = [], 0
-    for path, (num_walks, num_tokens) in zip(paths, sizes, strict=True):
-        found.append(Source(path, first, num_walks, num_tokens))
-        first += num_walks
-    return found
+        return walk_source.numbered(paths, list(threads.map(walk_source.Footer(directory), paths)))

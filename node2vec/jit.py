@@ -38,9 +38,9 @@ def jit(function: Kernel) -> Kernel:
     try:
         compiled: Kernel = numba.njit(cache=True, **flags)(function)
     except RuntimeError:  # "no locator available": nowhere to keep the machine code
-        numba.config.CACHE_DIR = _private_folder()
-        cache = bool(numba.config.CACHE_DIR)
-        compiled = numba.njit(cache=cache, **flags)(function)
+        config: Any = numba.config
+        config.CACHE_DIR = _private_folder()
+        compiled = numba.njit(cache=bool(config.CACHE_DIR), **flags)(function)
     return compiled
 
 

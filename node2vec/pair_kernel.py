@@ -1,16 +1,17 @@
 """The kernels of skip-gram on one block: finding the pairs in two token streams, and descending by each of them.
 
-`meet` writes the pairs down, `descend` trains them; both go through the two streams walk by walk and, in a walk, context
-by context, with a place in the centres that follows the window. ``skipgram`` says what is trained and what the arguments
-are.
+`meet` writes the pairs down, `descend` trains them. Both go through the two streams walk by walk and, in a walk,
+context by context, with a place in the centres that follows the window. ``skipgram`` says what is trained, and what the
+arguments are.
 
-With shared negatives `descend` keeps the output rows that it needs again and again, the context's and the negatives', in
-a small buffer, which stays in the processor's nearest cache; a pair touches one row of the tables, its centre's. A row is
-in the buffer or in the table, never in both: where a context is among the negatives, it has no row of its own in the
-buffer. So the result is that of all rows in the table, and the buffer is written back at the end.
+With shared negatives `descend` keeps the output rows that it needs again and again, the context's and the negatives',
+in a small buffer, which stays in the processor's nearest cache; a pair touches one row of the tables, its centre's. A
+row is in the buffer or in the table, never in both: where a context is among the negatives, it has no row of its own in
+the buffer. So the result is that of all rows in the table, and the buffer is written back at the end.
 
-That the pairs of one *context* share negatives, not those of one centre, matters: a centre meets its contexts one after
-the other, and pushed off the same five rows ten times in a row, it learns less than from fifty.
+The pairs of one *context* share negatives, not those of one centre: a centre that is pushed off the same five rows ten
+times in a row learns less than from fifty (PPI: macro-F1 .163 instead of .176, and norms 18 % larger). It is the
+arrangement of Ji et al., *Parallelizing word2vec in shared and distributed memory* (2016).
 """
 
 from __future__ import annotations
@@ -43,11 +44,10 @@ _ZERO = np.float32(0.0)
 def _reassociated(function: Function) -> Function:
     """Compile a function whose sums may be taken in any order, and so in vector registers. No NaN is assumed away.
 
-    Its machine code is kept with that of the kernel that it is part of.
+    Its machine code is kept with that of the kernel that it becomes part of.
     """
-    compiled: Function = numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})(
-        function
-    )
+    flags: dict[str, Any] = {"nogil": True, "forceinline": True, "error_model": "numpy"}
+    compiled: Function = numba.njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, **flags)(function)
     return compiled
 
 
@@ -83,9 +83,10 @@ def meet(
     found: Any,
 ) -> Int:
     """Write the pairs of ``skipgram.pairs`` into `found`, int32 [n, 2], as far as it reaches; returns their number."""
-    count = 0
+    count: Int = 0
     reaches = np.empty(_most(centre_counts), np.int64)
-    centre_stop = context_stop = 0
+    centre_stop: Int = 0
+    context_stop: Int = 0
     for place in range(len(walks)):
         first_centre, first_context = centre_stop, context_stop
         centre_stop += np.int64(centre_counts[place])
@@ -111,7 +112,7 @@ def meet(
 @jit
 def _most(counts: Any) -> Int:
     """The largest of some counts; 0 if there are none."""
-    most = 0
+    most: Int = 0
     for count in counts:
         most = max(most, np.int64(count))
     return most
@@ -151,14 +152,16 @@ def descend(
     own = sgns.negative  # the context's place in the buffer, behind those of the negatives
     num_places = -(-(own + 1) // AT_ONCE) * AT_ONCE  # the last few may stay empty, with weight 0
     buffer = np.zeros((num_places, dimensions), np.float32)
+    blocks = np.arange(0, num_places, AT_ONCE)
     slopes = np.zeros(num_places, np.float32)
     weights = np.zeros(num_places, np.float32)  # how often a negative was drawn
     rows = np.full(num_places, -1, np.int64)  # which rows of outputs the negatives are
     num_kept, num_used = 0, sgns.keep
     reaches = np.empty(_most(centre_counts), np.int64)
     block_key = key(sgns.seed ^ NEGATIVES, round_number, input_part)
-    count = 0
-    centre_stop = context_stop = 0
+    count: Int = 0
+    centre_stop: Int = 0
+    context_stop: Int = 0
     for number in range(num_walks):
         first_centre, first_context = centre_stop, context_stop
         centre_stop += np.int64(centre_counts[number])
@@ -206,7 +209,7 @@ def descend(
                         _copy(outputs, output, buffer, own)
                     weight, weights[place] = weights[place], _ONE
                 num_used += 1
-                _shared_step(inputs, row, buffer, place, weights, rate, slopes, change)
+                _shared_step(inputs, row, buffer, blocks, place, weights, rate, slopes, change)
             if place >= 0:
                 weights[place] = weight
                 if place == own:
@@ -289,14 +292,16 @@ def _add(inputs: Any, row: Int, change: Any) -> None:
 
 @_reassociated
 def _shared_step(
-    inputs: Any, row: Int, buffer: Any, place: Int, weights: Any, rate: Float, slopes: Any, change: Any
+    inputs: Any, row: Int, buffer: Any, blocks: Any, place: Int, weights: Any, rate: Float, slopes: Any, change: Any
 ) -> None:
     """One pair: move the input row and all rows of the buffer, of which the one at `place` is the context's.
 
-    Three rows at a time: an element of the input row is loaded once for them, and the compiler still finds out that the
-    rows do not overlap.
+    Three rows at a time, so that an element of the input row is loaded once for them; `blocks` says where each three
+    begin. It is an array, for if the compiler knew it would ask, before all blocks, whether any two rows overlap
+    anywhere, find that those of different blocks do, and use no vector registers.
     """
-    for k in range(0, len(slopes), AT_ONCE):
+    for block in range(len(blocks)):
+        k = blocks[block]
         first, second, third = _ZERO, _ZERO, _ZERO
         for j in range(len(change)):
             first += inputs[row, j] * buffer[k, j]
@@ -305,12 +310,16 @@ def _shared_step(
         slopes[k], slopes[k + 1], slopes[k + 2] = first, second, third
     for k in range(len(slopes)):
         slopes[k] = rate * ((_ONE if k == place else _ZERO) - weights[k] * sigmoid(slopes[k]))
-    for k in range(0, len(slopes), AT_ONCE):
+    for j in range(len(change)):
+        change[j] = inputs[row, j]
+    for block in range(len(blocks)):
+        k = blocks[block]
         first, second, third = slopes[k], slopes[k + 1], slopes[k + 2]
         for j in range(len(change)):
             x, a, b, c = inputs[row, j], buffer[k, j], buffer[k + 1, j], buffer[k + 2, j]
-            change[j] = first * a + second * b + third * c + (_ZERO if k == 0 else change[j])
+            change[j] += first * a + second * b + third * c
             buffer[k, j] = a + first * x
             buffer[k + 1, j] = b + second * x
             buffer[k + 2, j] = c + third * x
-    _add(inputs, row, change)
+    for j in range(len(change)):
+        inputs[row, j] = change[j]

@@ -125,8 +125,8 @@ def train_block(
             outputs,
             noise.cuts,
             noise.others,
-            *map(_fixed, centres),
-            *map(_fixed, contexts),
+            *_arrays(centres),
+            *_arrays(contexts),
             _fixed(walks),
             Sgns(int(sgns.window), int(sgns.negative), int(sgns.keep), np.uint64(sgns.seed)),
             epoch,
@@ -144,11 +144,15 @@ def pairs(
 ) -> npt.NDArray[np.int32]:
     """The pairs that ``train_block`` trains, in its order: int32 [n, 2], rows of centre and context in their parts."""
     assert len(centres.counts) == len(contexts.counts) == len(walks)
-    arrays = (*map(_fixed, centres), *map(_fixed, contexts), _fixed(walks))
+    arrays = (*_arrays(centres), *_arrays(contexts), _fixed(walks))
     rest = (int(sgns.window), np.uint64(sgns.seed), epoch, same_part)
     found = np.empty((meet(*arrays, *rest, np.empty((0, 2), np.int32)), 2), np.int32)
     meet(*arrays, *rest, found)
     return found
+
+
+def _arrays(stream: Stream) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[np.int32]]:
+    return _fixed(stream.counts), _fixed(stream.positions), _fixed(stream.rows)
 
 
 def _fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

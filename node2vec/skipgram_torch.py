@@ -33,8 +33,8 @@ Tensor = torch.Tensor
 GROUP = 32  # pairs that share negatives, at least, where sgns.keep is above 1
 CAP = 8  # pairs' worth of a row's step in a batch; as a negative, which it is K times as often, K times that
 FEWEST, MOST = 1024, 1 << 18  # pairs of a batch
-MEETINGS = 1 << 22  # pairs that are made at once, at most, unless one walk has more: 400 MB
-_WALK_BITS = 17  # a walk's positions and windows in the key that its tokens are searched by
+MEETINGS = 1 << 22  # tokens in each other's window that are looked at in one go, unless one walk has more: 400 MB
+_WALK_BITS = 18  # of the key that tokens are searched by: positions of a walk, and a window before and behind it
 _STRIDE = GOLDEN - (1 << 64)  # the same bits in int64
 
 
@@ -133,7 +133,7 @@ def _meetings(
     """The pairs, in runs of whole walks. Where a run ends depends on the streams alone."""
     centre_counts, context_counts = np.asarray(centres.counts, np.int64), np.asarray(contexts.counts, np.int64)
     assert len(centre_counts) == len(context_counts) == len(numbers)
-    most = np.cumsum(centre_counts * np.minimum(context_counts, 2 * sgns.window))
+    most = np.cumsum(context_counts * np.minimum(centre_counts, 2 * int(sgns.window) + 1))
     ends = [0, *np.cumsum(centre_counts).tolist()], [0, *np.cumsum(context_counts).tolist()]
     start = 0
     while start < len(most):
@@ -171,23 +171,32 @@ class Tensors(NamedTuple):
 
 
 def _meet(streams: list[Tensors], numbers: Tensor, sgns: Sgns, epoch: int, same_part: bool) -> _Pairs:
-    """All pairs of some walks: each centre finds its contexts between two searches in the sorted tokens."""
+    """All pairs of some walks: each context finds the centres near it between two searches in the sorted tokens.
+
+    Of those a centre stays whose own reach goes as far.
+    """
     centres, contexts = streams
     window = int(sgns.window)
     keys = key_torch(int(sgns.seed) ^ int(WINDOWS), torch.tensor(epoch, device=numbers.device), numbers)
     bits = mix_torch(keys[centres.places] + (centres.positions + 1) * _STRIDE)
     reach = 1 + ((high_torch(bits) * window) >> 32)
-    tokens = (contexts.places << _WALK_BITS) + contexts.positions
-    middle = (centres.places << _WALK_BITS) + centres.positions
-    first = torch.searchsorted(tokens, middle - reach)
-    counts = torch.searchsorted(tokens, middle + reach, right=True) - first
-    one = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    other = torch.arange(len(one), device=one.device) + (first - (counts.cumsum(0) - counts))[one]
+    tokens = (centres.places << _WALK_BITS) + centres.positions
+    middle = (contexts.places << _WALK_BITS) + contexts.positions
+    first = torch.searchsorted(tokens, middle - window)
+    counts = torch.searchsorted(tokens, middle + window, right=True) - first
+    other = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    one = torch.arange(len(other), device=other.device) + (first - (counts.cumsum(0) - counts))[other]
+    distance = (centres.positions[one] - contexts.positions[other]).abs()
+    meeting = distance <= reach[one]
     if same_part:
-        distinct = centres.positions[one] != contexts.positions[other]
-        one, other = one[distinct], other[distinct]
+        meeting &= distance > 0
+    one, other = one[meeting], other[meeting]
     return _Pairs(
-        centres.places[one], centres.positions[one], contexts.positions[other], centres.rows[one], contexts.rows[other]
+        contexts.places[other],
+        centres.positions[one],
+        contexts.positions[other],
+        centres.rows[one],
+        contexts.rows[other],
     )
 
 

@@ -46,6 +46,7 @@ FLOORS: dict[int, set[str]] = {
         "node2vec.walk_home",
         "node2vec.walk_lanes",
         "node2vec.walk_request",
+        "node2vec.walk_source",
         "node2vec.walker_round",
         "node2vec.walks",
         "node2vec.walks_torch",

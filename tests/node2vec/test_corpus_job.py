@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from node2vec import block_schedule, corpus_files, stage, token_streams
-from node2vec.corpus_job import Source, counts_of, prepare, walk_sources
+from node2vec.corpus_job import counts_of, prepare, walk_sources
 from node2vec.graph_files import file_system
 from sparkdl.errors import ConfigError
 
@@ -100,7 +100,6 @@ def test_only_footers_tell_sizes(spark: SparkSession, tmp_path: Path) -> None:
     save_walks(tmp_path, lists, 2, 9)
     found = walk_sources(spark.sparkContext, str(tmp_path / "walks"))
     assert [source[1:] for source in found] == [(0, 1, 3), (1, 2, 3)]
-    assert isinstance(found[0], Source)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +118,19 @@ def test_what_cannot_be_prepared(spark: SparkSession, tmp_path: Path, settings: 
     with pytest.raises(ConfigError, match=sentence):
         prepare(spark, tmp_path, **settings)
     assert not (tmp_path / "corpus" / corpus_files.HEADER).exists()
+
+
+def test_a_corpus_stays_when_the_slots_change(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_walks(tmp_path, random_walks(20, 50, 5), 1, 50)
+    monkeypatch.setattr(block_schedule, "default_parts", lambda *_: 3)
+    made = prepare(spark, tmp_path)
+    assert (made.num_parts, made.num_episodes) == (3, 16)
+    monkeypatch.setattr(block_schedule, "default_parts", lambda *_: 4)
+    assert prepare(spark, tmp_path) == prepare(spark, tmp_path, episodes=16) == made
+    with pytest.raises(ConfigError, match="corpus was made with parts=3, this run has parts=4"):
+        prepare(spark, tmp_path, partitions=4)
 
 
 def test_no_walks_one_node_and_other_settings(spark: SparkSession, tmp_path: Path) -> None:

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from node2vec import graph_job, stage
+from node2vec import evaluate, graph_job, stage
 from node2vec.root_evaluation import classify, predict_links, read_labels
+from node2vec.workflow import model_at
 from sparkdl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def root(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids = {row["index"]: row["id"] for row in spark.read.parquet(str(folder / "ids")).collect()}
     stage.begin(folder, "vectors", {"dimensions": 2})
     numbers = [index for index, name in sorted(ids.items()) if name != LONELY]
+    numbers = numbers[::3] + numbers[1::3] + numbers[2::3]  # rows of vectors come in any order
     vectors = [[0.01 * (ids[index] % 7), 1.0] if ids[index] < 100 else [1.0, 0.01] for index in numbers]
     table = {"index": pa.array(numbers, pa.int32()), "vector": pa.array(vectors, pa.list_(pa.float32()))}
     pq.write_table(pa.table(table), folder / "vectors" / "part-00000.parquet")
@@ -87,6 +90,27 @@ def test_held_edges_are_told_from_none(spark: SparkSession, root: Path) -> None:
     assert (scores.used, scores.given) == (10, 14)
     assert scores.values["cosine_auc"] == 1.0
     assert scores.values["auc"] > 0.9
+
+
+@pytest.mark.spark
+def test_the_pairs_are_rows_of_the_vectors(spark: SparkSession, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def remember(*arguments: Any, **options: Any) -> dict[str, float]:
+        seen.extend(arguments)
+        return {}
+
+    monkeypatch.setattr(evaluate, "link_prediction", remember)
+    predict_links(spark, root, spark.createDataFrame(HELD, "src int, dst int"))
+    ids, vectors = model_at(spark, root).to_numpy()
+    matrix, *pairs, _ = seen
+    assert np.array_equal(matrix, vectors)
+    held, no_edges, learned, other_no_edges = ({tuple(sorted(pair)) for pair in ids[rows].tolist()} for rows in pairs)
+    assert held == set(HELD)
+    assert len(learned) == 10
+    assert learned < set(cliques()) - held
+    assert len(no_edges | other_no_edges) == 20
+    assert all(a < 100 <= b for a, b in no_edges | other_no_edges)
 
 
 @pytest.mark.spark

@@ -93,6 +93,18 @@ def test_all_files_or_none(tmp_path: Path) -> None:
     assert (folder / "v.bin").read_text() == "new binary"
 
 
+def test_the_file_that_was_asked_for_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = []
+    monkeypatch.setattr(
+        "node2vec.vectors_output._replace", lambda files, new, path, old: moved.append(path.rpartition("/")[2])
+    )
+    monkeypatch.setattr(
+        FakeModel, "save_npy", lambda self, path: [Path(path + end).touch() for end in ("", ".0", ".1")]
+    )
+    output_at(tmp_path / "v.npy").write(model(""))
+    assert moved == ["v.npy.0", "v.npy.1", "v.npy"]
+
+
 def test_what_was_there_comes_back_if_it_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from node2vec import vectors_output
 
