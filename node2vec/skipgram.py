@@ -6,15 +6,16 @@ and gensim train it: a centre at position p of a walk pairs with the contexts at
 
     -log sigmoid(input . output)  -  sum over the negatives of log sigmoid(-input . output of the negative)
 
-A block has the centres of one part and the contexts and negatives of one part (Zhu et al., *GraphVite*, WWW 2019). What
-is drawn is a hash of numbers: the reach b of (seed, epoch, walk, position), so that the pairs are the same whatever the
-parts, the episodes or the device; the negatives of (seed, round, input part, walk, both positions). Nothing counts on
-from one walk to the next, and a call on the same arrays gives the same bits, as long as the processors have vector
-registers of one width: the sums of a dot product are taken in the order that suits these.
+A block has the centres of one part and the contexts and negatives of one part (Zhu et al., *GraphVite*, WWW 2019). The
+pairs of a walk are trained context by context. What is drawn is a hash of numbers: the reach b of (seed, epoch, walk,
+position), so that the pairs are the same whatever the parts, the episodes or the device; the negatives of (seed, round,
+input part, walk, both positions). Nothing counts on from one walk to the next, and a call on the same arrays gives the
+same bits, as long as the processors have vector registers of one width: the sums of a dot product are taken in the
+order that suits these.
 
-Negatives may be shared: drawn at a centre and kept for at least `keep` pairs, with their rows in a small buffer, so
-that a pair touches one row of the large tables besides its centre's. It is about three times as fast as fresh ones for
-each pair. Link prediction sees the difference; classification does not.
+Negatives may be shared: drawn at a context's first pair, and drawn anew at the first context after `keep` pairs or
+more. That is about twice as fast as fresh ones for each pair. Link prediction sees the difference; classification
+hardly does.
 
 Letters: d dimensions, n_i and n_s rows of the input and the output part, W walks of the episode.
 """
@@ -107,9 +108,10 @@ def train_block(
     first_rate: float,
     last_rate: float,
 ) -> int:
-    """Train all pairs of a block, in place and in the order of the walks; returns their number.
+    """Train all pairs of a block, in place and in the order of ``pairs``; returns their number.
 
-    inputs: float32 [n_i, d]; outputs: float32 [n_s, d]: rows of the parts, not overlapping. noise: of the output part.
+    inputs: float32 [n_i, d]; outputs: float32 [n_s, d]: rows of the parts, in C order, not overlapping. noise: of the
+    output part.
     centres, contexts: the tokens of the input part and of the output part in the walks of an episode, walk by walk;
     their arrays may be read-only. walks: int64 [W], numbers of these walks.
     round_number, input_part: which block of the run this is, for the negatives alone.

@@ -177,13 +177,14 @@ def _meet(streams: list[Tensors], numbers: Tensor, sgns: Sgns, epoch: int, same_
     """
     centres, contexts = streams
     window = int(sgns.window)
+    farthest = min(window, (1 << 16) - 1)
     keys = key_torch(int(sgns.seed) ^ int(WINDOWS), torch.tensor(epoch, device=numbers.device), numbers)
     bits = mix_torch(keys[centres.places] + (centres.positions + 1) * _STRIDE)
     reach = 1 + ((high_torch(bits) * window) >> 32)
     tokens = (centres.places << _WALK_BITS) + centres.positions
     middle = (contexts.places << _WALK_BITS) + contexts.positions
-    first = torch.searchsorted(tokens, middle - window)
-    counts = torch.searchsorted(tokens, middle + window, right=True) - first
+    first = torch.searchsorted(tokens, middle - farthest)
+    counts = torch.searchsorted(tokens, middle + farthest, right=True) - first
     other = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     one = torch.arange(len(other), device=other.device) + (first - (counts.cumsum(0) - counts))[other]
     distance = (centres.positions[one] - contexts.positions[other]).abs()
