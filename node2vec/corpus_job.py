@@ -92,9 +92,9 @@ def prepare(
     output = f"{location}/{STAGE}"
     if min_count > 1 or sample > 0:
         with described(sc, "counting nodes"):
-            _run(sc, sources, _Counting(cut, output))
+            _run(sc, sources, _Counting(cut, settings["inputs"], output))
     with described(sc, f"cutting {num_tokens} tokens into {cut.episodes} x {parts} streams"):
-        kept = _run(sc, sources, _Cutting(cut, output, num_tokens))
+        kept = _run(sc, sources, _Cutting(cut, settings["inputs"], output, num_tokens))
     num_kept = sum(kept)
     if num_kept == 0:
         raise ConfigError(
@@ -200,8 +200,8 @@ def _run(sc: SparkContext, sources: list[Source], task: _Counting | _Cutting) ->
 class _FileTask:
     """What a task needs beside the walks that it reads."""
 
-    def __init__(self, cut: Cut, output: str):
-        self.cut, self.output = cut, output
+    def __init__(self, cut: Cut, inputs: str, output: str):
+        self.cut, self.inputs, self.output = cut, inputs, output
 
 
 class _Counting(_FileTask):
@@ -234,8 +234,11 @@ def counts_name(part: int, group: int) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def counts_of(corpus: str, part: int) -> npt.NDArray[np.int64]:
-    """How often each row of a part occurs in the streams, int64 [n]: the sum over all files of its counts."""
+def counts_of(corpus: str, fingerprint: str, part: int) -> npt.NDArray[np.int64]:
+    """How often each row of a part occurs in the streams, int64 [n]: the sum over all files of its counts.
+
+    fingerprint: the corpus', for another one may lie there later, and this is kept in a worker.
+    """
     files, folder = file_system(corpus)
     names = [info.path for info in files.get_file_info(fs.FileSelector(folder))]
     found = [corpus_files.read_counts(files, path) for path in sorted(names) if f"/counts-{part:05d}-" in path]
@@ -251,8 +254,8 @@ def ids_of(part: int, cut: Cut) -> npt.NDArray[np.int64]:
 class _Cutting(_FileTask):
     """Streams and counts. A group is some episodes of one part, so many that a task can hold them."""
 
-    def __init__(self, cut: Cut, output: str, num_tokens: int):
-        super().__init__(cut, output)
+    def __init__(self, cut: Cut, inputs: str, output: str, num_tokens: int):
+        super().__init__(cut, inputs, output)
         per_part = 6 * num_tokens // cut.parts
         self.groups_of_part = min(cut.episodes, max(1, -(-per_part // GROUP_BYTES)))
 
@@ -276,7 +279,7 @@ class _Cutting(_FileTask):
 
     def _keep(self) -> npt.NDArray[Any] | None:
         cut = self.cut
-        return None if cut.min_count <= 1 and cut.sample == 0 else _thresholds(self.output, cut)
+        return None if cut.min_count <= 1 and cut.sample == 0 else _thresholds(self.output, self.inputs, cut)
 
     def write(self, group: int, pieces: Iterable[tuple[int, bytes]]) -> Iterator[int]:
         from node2vec import token_streams
@@ -298,7 +301,7 @@ class _Cutting(_FileTask):
 
 
 @functools.lru_cache(maxsize=1)
-def _thresholds(output: str, cut: Cut) -> npt.NDArray[np.uint32] | None:
+def _thresholds(output: str, inputs: str, cut: Cut) -> npt.NDArray[np.uint32] | None:
     """Which tokens stay, by node; see ``token_streams.keep_thresholds``."""
     from node2vec import token_streams
 

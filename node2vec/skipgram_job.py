@@ -97,7 +97,7 @@ def train(
         stage.begin(location, STAGE, settings, cut=f"{header.num_parts} files")
         if init is not None:
             _write_init(init, f"{location}/{STAGE}/{table_files.OLD}", training)
-        _run(sc, training, location, verbose)
+        _run(sc, training, location, header.fingerprint, verbose)
         stage.finish(location, STAGE)
     return spark.read.schema("index int, vector array<float>").parquet(
         spark_path(f"{location}/{STAGE}"), pathGlobFilter="part-*.parquet"
@@ -139,13 +139,13 @@ def described(sc: SparkContext, text: str) -> Any:
     return spark_internals.described(sc, f"node2vec train: {text}")
 
 
-def _run(sc: SparkContext, training: Training, location: str, verbose: bool) -> None:
+def _run(sc: SparkContext, training: Training, location: str, fingerprint: str, verbose: bool) -> None:
     """All rounds from the last folder that is complete on."""
     parts = training.num_parts
     total = training.epochs * training.num_episodes * parts
     output = f"{location}/{STAGE}"
     begun = table_files.complete_rounds(output)
-    later = _Rotation(training, f"{location}/corpus", output)
+    later = _Rotation(training, f"{location}/corpus", fingerprint, output)
     form = spark_shuffles.shuffles(
         sc, parts, parts + 1, _nothing, received=2 * table_pieces.pieces_of(training, PIECE_BYTES).number
     )
@@ -197,16 +197,17 @@ class _Rotation:
         self,
         training: Training,
         corpus: str,
+        fingerprint: str,
         output: str,
         begin: int | None = None,
     ):
-        self.training, self.corpus, self.output = training, corpus, output
+        self.training, self.corpus, self.fingerprint, self.output = training, corpus, fingerprint, output
         self.begin, self.every = begin, rounds_kept(training)
         self.pieces = table_pieces.pieces_of(training, PIECE_BYTES)
 
     def beginning(self, number: int) -> _Rotation:
         """The round that begins from files, or, at 0, from the seed."""
-        return _Rotation(self.training, self.corpus, self.output, number)
+        return _Rotation(self.training, self.corpus, self.fingerprint, self.output, number)
 
     def __call__(self, split: int, blobs: Iterable[bytes]) -> Iterator[tuple[int, Blob]]:
         from node2vec import block_training
@@ -223,11 +224,12 @@ class _Rotation:
         files, folder = file_system(self.corpus)
         centres = corpus_files.read_stream(files, f"{folder}/{corpus_files.stream_name(this.episode, split)}")
         contexts = corpus_files.read_stream(files, f"{folder}/{corpus_files.stream_name(this.episode, other)}")
-        counts = counts_of(self.corpus, other)
+        counts = counts_of(self.corpus, self.fingerprint, other)
         block_training.train_round(training, this, split, inputs, outputs, centres, contexts, counts)
         worker_heap.set_apart()
         if number + 1 == training.epochs * training.num_episodes * parts:
-            rows = np.flatnonzero(counts_of(self.corpus, split))  # a node that no walk holds has no vector
+            own = counts_of(self.corpus, self.fingerprint, split)
+            rows = np.flatnonzero(own)  # a node that no walk holds has no vector
             index = np.asarray(block_schedule.id_of(split, rows, parts), np.int32)
             table_files.write_vectors(self.output, split, index, inputs[rows])
         elif (number + 1) % self.every == 0:

@@ -65,7 +65,7 @@ def test_the_streams_are_those_of_all_walks_at_once(
     for part in range(parts):
         rows = np.arange(block_schedule.part_size(50, part, parts))
         ids = block_schedule.id_of(part, rows, parts)
-        assert np.array_equal(counts_of(str(tmp_path / "corpus"), part), counts[ids])
+        assert np.array_equal(counts_of(str(tmp_path / "corpus"), header.fingerprint, part), counts[ids])
     assert (header.num_walks, header.num_tokens, header.num_parts) == (60, sum(map(len, lists)), parts)
     assert prepare(spark, tmp_path, parts, episodes) == header
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +51,9 @@ def twin(root: Path, epochs: int = 1, keep: int = 8, init: Any = None) -> np.nda
         seed=9, num_parts=header.num_parts, num_episodes=header.num_episodes, num_nodes=NODES,
         num_walks=header.num_walks,
     )  # fmt: skip
-    return block_training.train(training, streams, [counts_of(str(root / "corpus"), part) for part in parts], init)
+    return block_training.train(
+        training, streams, [counts_of(str(root / "corpus"), header.fingerprint, part) for part in parts], init
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,6 +76,14 @@ def test_the_job_is_its_twin(
     left = {path.name for path in (tmp_path / "vectors").iterdir()}
     assert left == {"_SUCCESS", "_manifest.json", *(f"part-{part:05d}.parquet" for part in range(parts))}
     assert spark.sparkContext.getLocalProperty("spark.job.description") is None
+
+
+def test_another_corpus_in_the_same_place_is_seen(spark: SparkSession, tmp_path: Path) -> None:
+    for parts in (3, 1, 2):
+        for stage in ("corpus", "vectors", "walks", "ids"):
+            shutil.rmtree(tmp_path / stage, ignore_errors=True)
+        corpus(spark, tmp_path, parts, 1)
+        assert np.array_equal(vectors(train(spark, tmp_path, **SETTINGS)), twin(tmp_path))
 
 
 def test_the_public_calls_give_the_same(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
