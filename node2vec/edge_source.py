@@ -35,11 +35,17 @@ _FORMATS = {"parquet": "parquet", "csv": "csv", "tsv": "tsv"} | dict.fromkeys(
 class Edges:
     """load: gives a frame with src, dst (bigint, int, ... or string, both the same) and perhaps weight (float, may hold
     anything); inputs: a fingerprint of where they come from, None if only their content can tell; directed: what the
-    source says of itself, None if it does not say.
+    source says of itself, None if it does not say; is_text: reading them means to parse lines.
     """
 
-    def __init__(self, load: Callable[[], DataFrame], inputs: str | None = None, directed: bool | None = None):
-        self._load, self.inputs, self.directed = load, inputs, directed
+    def __init__(
+        self,
+        load: Callable[[], DataFrame],
+        inputs: str | None = None,
+        directed: bool | None = None,
+        is_text: bool = False,
+    ):
+        self._load, self.inputs, self.directed, self.is_text = load, inputs, directed, is_text
 
     @cached_property
     def frame(self) -> DataFrame:
@@ -149,7 +155,7 @@ def from_paths(
         return _from_text(spark, names, listing[0][0], kind, src, dst, weight)
 
     settings = (listing, kind, src, dst, weight)
-    return Edges(load, hashlib.sha256(repr(settings).encode()).hexdigest()[:32])
+    return Edges(load, hashlib.sha256(repr(settings).encode()).hexdigest()[:32], is_text=kind != "parquet")
 
 
 def _format(paths: list[str]) -> str:

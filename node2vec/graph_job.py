@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark import SparkContext
+from pyspark import SparkContext, StorageLevel
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -94,6 +94,30 @@ def index(
         return read_report(root)
     with described(sc, "finding the types of ids and weights"):
         frame = source.frame
+    with parsed_once(frame) if source.is_text else nullcontext():
+        return _index(spark, frame, source, root, policy, parts, settings)
+
+
+@contextmanager
+def parsed_once(frame: DataFrame) -> Iterator[None]:
+    """The three passes over the edges parse the lines of text files once; what they say is kept as columns."""
+    frame.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        yield
+    finally:
+        frame.unpersist()
+
+
+def _index(
+    spark: SparkSession,
+    frame: DataFrame,
+    source: edge_source.Edges,
+    root: str | os.PathLike[str],
+    policy: Policy,
+    parts: int | None,
+    settings: dict[str, Any],
+) -> GraphReport:
+    sc = spark.sparkContext
     with described(sc, "counting rows and faults"):
         survey = survey_edges(frame, policy)
     if source.inputs is None:
