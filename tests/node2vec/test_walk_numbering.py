@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from node2vec import stage, walk_files
-from node2vec.walk_numbering import number_walks
+from node2vec.walk_numbering import FirstLook, first_look, number_walks
 from sparkdl.errors import ConfigError
 
 pytestmark = pytest.mark.spark
@@ -65,6 +65,17 @@ def test_walks_are_numbered_once(spark: SparkSession, tmp_path: Path, monkeypatc
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("part-*")} == files
     with pytest.raises(ConfigError, match="made from other inputs"):
         number_walks(spark, frame.limit(2), tmp_path)
+
+
+def test_a_first_look(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([(s,) for s in [*SENTENCES, [], None]], "words array<string>")
+    assert first_look(frame, "words") == FirstLook(6, 13, 5, 5)
+    many = spark.range(1000).selectExpr("array(id, id + 1, id) as walk")
+    found = first_look(many)
+    assert found[:3] == (1000, 3000, 3)
+    assert abs(found.distinct_tokens - 1001) < 150
+    with pytest.raises(ConfigError, match="no column 'walk'"):
+        first_look(frame)
 
 
 @pytest.mark.parametrize(
