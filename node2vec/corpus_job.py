@@ -25,7 +25,7 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from node2vec import block_schedule, corpus_files, stage, walk_source
-from node2vec.graph_files import file_system
+from node2vec.graph_files import absolute, file_system
 from node2vec.walk_source import Source
 from sparkdl import spark_conf, spark_internals
 from sparkdl.errors import ConfigError
@@ -142,12 +142,6 @@ class Cut(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """For the stage's manifest."""
         return self._asdict()
-
-
-def absolute(root: str | os.PathLike[str]) -> str:
-    """A path that stays the same on other hosts; a URI stays as it is."""
-    name = os.fspath(root)
-    return name.rstrip("/") if "://" in name else os.path.abspath(name)
 
 
 def described(sc: SparkContext, text: str) -> Any:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import DataFrame, SparkSession
 
 from node2vec import corpus_job, skipgram_job, walk_job, walk_numbering
-from node2vec.corpus_job import absolute
 from node2vec.edge_cleaning import Policy
+from node2vec.graph_files import absolute
 from node2vec.walk_request import WalkRequest
 from node2vec.workflow import Workflow
 from sparkdl import spark_conf

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from node2vec import corpus_files, corpus_job, skipgram_job, stage, walk_source
-from node2vec.corpus_job import absolute
+from node2vec.graph_files import absolute
 from node2vec.walk_source import Source
 
 MOST_FOOTERS = 256  # files of walks whose footers are read here; Spark reads those of more

@@ -72,6 +72,12 @@ class Header:
         return 8 * (self.num_nodes + 1) + (8 if self.weighted else 4) * self.num_arcs
 
 
+def absolute(root: str | os.PathLike[str]) -> str:
+    """A path that stays the same on other hosts; a URI stays as it is."""
+    name = os.fspath(root)
+    return name.rstrip("/") if "://" in name else os.path.abspath(name)
+
+
 def file_system(directory: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
     """The file system of a path or URI, and the path on it."""
     name = os.fspath(directory)

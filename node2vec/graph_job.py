@@ -31,6 +31,7 @@ from node2vec.graph_files import (
     HEADER,
     Header,
     Part,
+    absolute,
     file_system,
     fingerprint,
     part_name,
@@ -137,13 +138,13 @@ def _index(
     with described(sc, "writing ids"):
         nodes.frame.select("index", "id").write.mode("overwrite").parquet(f"{location}/{IDS}")
     with described(sc, f"building {len(nodes.borders)} parts of the graph"):
-        writer = PartWriter(f"{_absolute(root)}/{STAGE}", nodes.borders, nodes.num_nodes, policy)
+        writer = PartWriter(f"{absolute(root)}/{STAGE}", nodes.borders, nodes.num_nodes, policy)
         built = numbered_arcs(frame, nodes, policy).mapInArrow(writer, PartWriter.SCHEMA).collect()
     built = sorted(built, key=lambda row: int(row["number"]))
     _check(built, survey, nodes, files.get_file_info([f"{folder}/{STAGE}/{part_name(row['number'])}" for row in built]))
     report = _report(built, survey, nodes)
     files.delete_dir(f"{folder}/{_SORTED}")
-    write_header(f"{_absolute(root)}/{STAGE}", _header(built, report, nodes, policy, weighted))
+    write_header(f"{absolute(root)}/{STAGE}", _header(built, report, nodes, policy, weighted))
     return report
 
 
@@ -157,13 +158,8 @@ def spark_path(root: str | os.PathLike[str]) -> str:
 
     Not an encoded URI: Hadoop takes ``%20`` for three characters.
     """
-    name = _absolute(root)
+    name = absolute(root)
     return name if "://" in name else f"file://{name}"
-
-
-def _absolute(root: str | os.PathLike[str]) -> str:
-    name = os.fspath(root)
-    return name.rstrip("/") if "://" in name else os.path.abspath(name)
 
 
 def described(sc: SparkContext, text: str) -> AbstractContextManager[None]:

@@ -15,10 +15,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from node2vec import edge_source, evaluate
-from node2vec.corpus_job import absolute
 from node2vec.edge_source import Edges
 from node2vec.graph import Graph
-from node2vec.graph_files import file_system
+from node2vec.graph_files import absolute, file_system
 from node2vec.graph_job import spark_path
 from node2vec.model import Node2VecModel
 from node2vec.workflow import model_at

@@ -26,8 +26,8 @@ from pyspark.sql import DataFrame, SparkSession
 from tqdm import tqdm
 
 from node2vec import block_schedule, corpus_files, spark_shuffles, stage, table_files, table_pieces
-from node2vec.corpus_job import absolute, counts_of
-from node2vec.graph_files import file_system
+from node2vec.corpus_job import counts_of
+from node2vec.graph_files import absolute, file_system
 from node2vec.graph_job import spark_path
 from node2vec.table_pieces import Blob, Table
 from sparkdl import spark_conf, spark_internals, worker_heap

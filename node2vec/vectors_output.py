@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 from pyspark.sql import functions as F
 
-from node2vec.corpus_job import absolute
-from node2vec.graph_files import file_system
+from node2vec.graph_files import absolute, file_system
 from node2vec.graph_job import spark_path
 from node2vec.word2vec_files import word_of
 from sparkdl.errors import ClusterError, ConfigError

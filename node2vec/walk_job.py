@@ -25,7 +25,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from node2vec import replicated_walk_job, stage
-from node2vec.graph_files import Header, file_system, read_header
+from node2vec.graph_files import Header, absolute, file_system, read_header
 from node2vec.graph_job import spark_path
 from node2vec.walk_home import HOMES, WalkHome, choose
 from node2vec.walk_request import WalkRequest, cut
@@ -101,12 +101,6 @@ def is_done(root: str | os.PathLike[str], request: WalkRequest) -> bool:
     location = absolute(root)
     settings = {**request.settings(None), "inputs": read_header(f"{location}/graph").fingerprint}
     return stage.done(location, STAGE, settings)
-
-
-def absolute(root: str | os.PathLike[str]) -> str:
-    """A path that stays the same on other hosts; a URI stays as it is."""
-    name = os.fspath(root)
-    return name.rstrip("/") if "://" in name else os.path.abspath(name)
 
 
 def start_numbers(spark: SparkSession, location: str, ids: Iterable[Any]) -> npt.NDArray[np.int32]:

@@ -14,8 +14,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from node2vec import stage
-from node2vec.corpus_job import absolute, described
-from node2vec.graph_files import file_system
+from node2vec.corpus_job import described
+from node2vec.graph_files import absolute, file_system
 from node2vec.graph_job import spark_path
 from node2vec.node_numbering import number_nodes
 from sparkdl import spark_conf

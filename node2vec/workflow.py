@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.sql import DataFrame, SparkSession
 
 from node2vec import corpus_job, graph_job, skipgram_job, stage, walk_job
-from node2vec.corpus_job import absolute
+from node2vec.graph_files import absolute
 from node2vec.graph_job import spark_path
 from node2vec.graph_report import GraphReport
 from sparkdl import spark_conf

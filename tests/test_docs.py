@@ -77,9 +77,11 @@ def test_python_blocks_compile(page: Path) -> None:
         assert compile(block, f"{page.name}, block {number}", "exec").co_code
 
 
-def test_the_readme_has_an_example() -> None:
-    (block,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert len(block.splitlines()) <= 20
+def test_the_readme_has_an_example_of_each_package() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert [re.search(r"^from (\w+) import", block, re.MULTILINE)[1] for block in blocks[1:]] == ["node2vec"]  # type: ignore[index]
+    assert "from sparkdl import Trainer" in blocks[0]
+    assert all(len(block.splitlines()) <= 20 for block in blocks)
 
 
 def test_the_table_of_gather_is_that_of_the_rule() -> None:
