@@ -89,9 +89,11 @@ def main() -> None:
     context: Any = spark.sparkContext._jsc.sc()
     if arguments.join is not None:
         spark_engine.SPREAD_SHARE = math.inf
+        spark_engine.SNAPSHOT_STEPS = (10, 10)  # after one of them it looks, however slow the machine is
         until(lambda: context.getExecutorMemoryStatus().size() == 3)
         until(lambda: context.killExecutor("0"))  # refused until the scheduler knows it
         until(lambda: len(processes("CoarseGrainedExecutorBackend")) == 1)
+        until(lambda: context.getExecutorMemoryStatus().size() == 2)
 
     def run_and_kill(self: Any, steps: Sequence[StepSettings]) -> Any:
         if steps[0].step == arguments.join:
