@@ -53,6 +53,7 @@ FLOORS: dict[int, set[str]] = {
         "node2vec.word2vec_files",
         "sparkdl",  # its exports are lazy
         "sparkdl.batches",
+        "sparkdl.callbacks",
         "sparkdl.columns",
         "sparkdl.dry_run",
         "sparkdl.errors",
@@ -68,6 +69,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.step_settings",
         "sparkdl.sync",
         "sparkdl.training_loop",
+        "sparkdl.triggers",
         "sparkdl.versioned_state",
         "sparkdl.wire",
         "sparkdl.worker_heap",
