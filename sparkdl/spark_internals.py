@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -302,6 +303,26 @@ def concurrent_tasks(sc: SparkContext) -> int | None:
     try:
         inner: Any = sc._jsc.sc()
         return int(inner.maxNumConcurrentTasks(inner.resourceProfileManager().defaultResourceProfile()))
+    except Exception:
+        return None
+
+
+def running_job(sc: SparkContext, number: int) -> tuple[str, float, int, int, int] | None:
+    """A job's description, when it was submitted (seconds since 1970), its tasks, and how many are done and running.
+
+    None: Spark does not know the job any more, or does not say.
+    """
+    try:
+        inner: Any = sc._jsc.sc()
+        job = inner.statusStore().job(number)
+        description, began = job.description(), job.submissionTime()
+        return (
+            str(description.get()) if description.isDefined() else "",
+            began.get().getTime() / 1e3 if began.isDefined() else time.time(),
+            int(job.numTasks()),
+            int(job.numCompletedTasks()) + int(job.numSkippedTasks()),
+            int(job.numActiveTasks()),
+        )
     except Exception:
         return None
 
