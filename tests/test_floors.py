@@ -31,6 +31,7 @@ FLOORS: dict[int, set[str]] = {
         "node2vec.graph_report",
         "node2vec.host_graph",
         "node2vec.jit",
+        "node2vec.minibatch",
         "node2vec.nearest",
         "node2vec.pair_kernel",
         "node2vec.resident_tables",
@@ -118,6 +119,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.spark_internals",
         "sparkdl.spark_public",
         "sparkdl.state_job",
+        "sparkdl.tensorboard_log",
     },
     2: {
         "node2vec.__main__",
