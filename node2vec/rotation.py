@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pyspark import TaskContext
 
-from node2vec import block_schedule, corpus_files, resident_tables, table_files, table_pieces, training_device
+from node2vec import block_schedule, resident_tables, stream_copies, table_files, table_pieces, training_device
 from node2vec.corpus_job import counts_of
 from node2vec.graph_files import file_system
+from node2vec.host_directory import host_directory
 from node2vec.table_pieces import Blob, Tables
 from sparkdl import spark_conf, worker_heap
 
@@ -84,7 +85,7 @@ class Rotation:
 
     def _stream(self, episode: int, part: int) -> Stream:
         files, folder = file_system(self.corpus)
-        return corpus_files.read_stream(files, f"{folder}/{corpus_files.stream_name(episode, part)}")
+        return stream_copies.read_stream(files, folder, episode, part, self.fingerprint, host_directory())
 
     def _tables(self, split: int, blobs: Iterable[bytes]) -> tuple[int, Tables, Tables]:
         """The number of the round, and the tables that this task trains in it. Raises StateLost."""
