@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from pyspark import RDD
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from torch.optim import Optimizer
 
-from sparkdl import dry_run, evaluate_job, optim, predict_job, preflight_job, replica_data_job, slices, spark_conf
+from sparkdl import (
+    dry_run,
+    evaluate_job,
+    label_checks,
+    optim,
+    predict_job,
+    preflight_job,
+    replica_data_job,
+    slices,
+    spark_conf,
+    training_data,
+)
 from sparkdl import payload as payload_module
-from sparkdl.columns import Columns, from_arrays
+from sparkdl.columns import Columns
 from sparkdl.errors import ConfigError
 from sparkdl.gather_job import GatherForm
 from sparkdl.history import History, StepRecord
@@ -28,13 +36,13 @@ from sparkdl.slices_form import SlicesForm
 from sparkdl.spark_engine import Form, SparkEngine
 from sparkdl.spark_internals import concurrent_tasks
 from sparkdl.step_settings import Plan
+from sparkdl.stored_arrays import Stored, Transform, kinds_of
+from sparkdl.training_data import Data
 from sparkdl.training_loop import Schedule, load_state
 from sparkdl.training_loop import train as run_epochs
 from sparkdl.versioned_state import state_plan
 
 logger = logging.getLogger("sparkdl")
-
-Data = DataFrame | str | Sequence[str] | Mapping[str, Any]
 
 SAME_HOST = "spark.sparkdl.sameHost"
 GATHER_BYTES = 18 << 20  # what one task slot may receive in a step beyond the slices form's traffic: 15 ms at 10 Gb/s
@@ -56,6 +64,8 @@ class Trainer:
     feature_cols: "x" is one input; a list is positional inputs; a nested list stacks columns into one input; a dict is
         keyword inputs.
     label_col, weight_col: columns; the loss of a row is multiplied by its weight and the sum divided by all weights.
+    transform: column -> f(value of one row: bytes, a string, a number, an array) -> number or array, called where
+        rows are written, evaluated or predicted; or "sparse", for vectors that the model takes as a sparse tensor.
     batch_size: rows of one step over all replicas; any positive integer.
     replicas: logical replicas, which fix the result; None: the task slots there are when ``fit`` starts.
     device: "auto" (the GPU that Spark gives the task, else the CPU), "cpu" or "cuda".
@@ -81,6 +91,7 @@ class Trainer:
         feature_cols: str | Sequence[Any] | Mapping[str, Any] = "features",
         label_col: str | Sequence[str] | None = "label",
         weight_col: str | None = None,
+        transform: Mapping[str, Transform] | None = None,
         batch_size: int = 512,
         replicas: int | None = None,
         device: str = "auto",
@@ -93,7 +104,7 @@ class Trainer:
         steps_per_job: int = 1,
         seed: int = 0,
     ):
-        self.columns = Columns.parse(feature_cols, label_col, weight_col)
+        self.columns = Columns.parse(feature_cols, label_col, weight_col, transform)
         _positive("batch_size", batch_size)
         _positive("accumulate", accumulate)
         _positive("steps_per_job", steps_per_job)
@@ -145,7 +156,7 @@ class Trainer:
             "accumulate": accumulate,
         }
         self._model = _build(model, seed)
-        self._seen: dict[str, np.ndarray] | None = None  # some rows of the last fit
+        self._seen: dict[str, Stored] | None = None  # some rows of the last fit
 
     @property
     def model(self) -> torch.nn.Module:
@@ -161,7 +172,8 @@ class Trainer:
     ) -> History:
         """Trains for ``epochs`` epochs, starting from ``trainer.model``; returns the history.
 
-        train: a DataFrame, one or more Parquet paths, or a dict of arrays (column name -> [rows, …]).
+        train: a DataFrame, one or more Parquet paths, an RDD of dicts (column name -> value), or a dict of arrays
+            (column name -> [rows, …]).
         validation: the same kinds; evaluated at the end of each epoch, its values named ``val_…`` in the history.
         verbose: 0 for silence.
 
@@ -177,7 +189,7 @@ class Trainer:
         schedule = Schedule(stand_in, self._scheduler, payload.template.hyper)
         pickled = payload_module.pickle(payload)
         self._seen = self._sample(data)
-        num_classes = dry_run.check(payload, self._seen)
+        used = dry_run.check(payload, self._seen)
         spark_conf.warn_once(spark, logger)
         sc = spark.sparkContext
         replicas = self._replicas or max(1, min(task_slots(spark), self._batch_size))
@@ -186,10 +198,11 @@ class Trainer:
         run = uuid.uuid4().hex[:12]
         shared = sc.broadcast(pickled)
         arrays = None if isinstance(data, DataFrame) else sc.broadcast(data)
+        kinds = kinds_of(self._seen)
 
         def tokens() -> RDD[Any]:
             if isinstance(data, DataFrame):
-                return replica_data_job.frame_tokens(data, self.columns, replicas, run, shared)
+                return replica_data_job.frame_tokens(data, self.columns, replicas, run, shared, kinds)
             assert arrays is not None
             return replica_data_job.array_tokens(sc, arrays, self.columns, replicas, run, shared)
 
@@ -198,7 +211,7 @@ class Trainer:
         progress: Progress | None = None
         try:
             rows = engine.place()
-            self._check_labels(payload, num_classes, rows)
+            label_checks.check_rows(self.columns.label_names, payload.loss, used, [r.ranges for r in rows])
             plan, form, steps_per_job = self._plan(spark, engine, payload, run, tuple(r.num_rows for r in rows))
             progress = Progress(
                 epochs * plan.steps_per_epoch,
@@ -241,61 +254,27 @@ class Trainer:
     def predict(self, frame: DataFrame, output_col: str = "prediction", batch_size: int = 1024) -> DataFrame:
         """``frame`` with the model's output as another column: a float, or an array of floats, per row. Lazy."""
         spark_conf.refuse_connect(frame.sparkSession)
-        self._require_columns(frame, self.columns.feature_names)
+        training_data.require_columns(frame.columns, self.columns.feature_names)
         options: dict[str, Any] = {name: self._options[name] for name in ("precision", "device")}
         sample = self._seen if frame.isStreaming else None  # a stream has no first row to look at
         return predict_job.predict(frame, self._model, self.columns, output_col, batch_size, **options, sample=sample)
 
     # --- inside
 
-    def _evaluate(self, data: DataFrame | dict[str, np.ndarray]) -> dict[str, float]:
+    def _evaluate(self, data: DataFrame | dict[str, Stored]) -> dict[str, float]:
         payload, _ = self._payload(all_metrics=True)
         return evaluate_job.evaluate(data, self._model, payload, self._batch_size)
 
-    def _data(self, spark: SparkSession, data: Data) -> DataFrame | dict[str, np.ndarray]:
-        if isinstance(data, Mapping):
-            self._require(list(data), self.columns.names)
-            try:
-                return from_arrays(data, self.columns.names)
-            except TypeError as error:
-                raise ConfigError(str(error)) from error
-        if isinstance(data, str) or (isinstance(data, Sequence) and data and all(isinstance(p, str) for p in data)):
-            paths = [data] if isinstance(data, str) else list(data)
-            try:
-                data = spark.read.parquet(*paths)
-            except PySparkException as error:
-                found = next(iter(str(error).splitlines()), type(error).__name__)
-                raise ConfigError(f"{', '.join(map(repr, paths))} cannot be read as Parquet: {found}") from error
-        if type(data).__name__ == "DataFrame" and type(data).__module__.startswith("pyspark.sql.connect"):
-            spark_conf.refuse_connect(getattr(data, "sparkSession", None))
-        if not isinstance(data, DataFrame):
-            raise ConfigError(
-                f"training data of type {type(data).__name__} cannot be read; pass a Spark DataFrame, Parquet paths or "
-                "a dict of arrays (a pandas DataFrame: dict(frame.items()), an RDD: spark.createDataFrame(rdd))"
-            )
-        self._require_columns(data, self.columns.names)
-        return data
+    def _data(self, spark: SparkSession, data: Data) -> DataFrame | dict[str, Stored]:
+        return training_data.read(spark, data, self.columns)
 
-    def _sample(self, data: DataFrame | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _sample(self, data: DataFrame | dict[str, Stored]) -> dict[str, Stored]:
         if not isinstance(data, DataFrame):
             return {name: array[:SAMPLE_ROWS] for name, array in data.items()}
         try:
             return replica_data_job.sample(data, self.columns, SAMPLE_ROWS)
         except TypeError as error:
             raise ConfigError(str(error)) from error
-
-    def _require_columns(self, frame: DataFrame, names: list[str]) -> None:
-        self._require(frame.columns, names)
-
-    def _require(self, there: list[str], wanted: list[str]) -> None:
-        for name in wanted:
-            if name not in there:
-                close = difflib.get_close_matches(name, there, 1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
-                raise ConfigError(
-                    f"the data have no column {name!r}; {hint}they have {', '.join(map(repr, there))} "
-                    "(feature_cols, label_col and weight_col say which are used)"
-                )
 
     def _payload(self, all_metrics: bool = False) -> tuple[Payload, Optimizer]:
         template, stand_in = optim.template(self._optimizer, self._model)
@@ -323,18 +302,6 @@ class Trainer:
             ),
             stand_in,
         )
-
-    def _check_labels(
-        self, payload: Payload, num_classes: int | None, rows: Sequence[replica_data_job.ReplicaRows]
-    ) -> None:
-        if self.columns.label_names:
-            lows = [r.label_min for r in rows if r.label_min is not None]
-            highs = [r.label_max for r in rows if r.label_max is not None]
-            nan = any(r.label_nan for r in rows)
-            name = self.columns.label_names[0]
-            fraction = next((r.label_fraction for r in rows if r.label_fraction is not None), None)
-            low, high = min(lows, default=None), max(highs, default=None)
-            dry_run.check_labels(name, payload.loss, num_classes, low, high, nan, fraction)
 
     def _plan(
         self, spark: SparkSession, engine: SparkEngine, payload: Payload, run: str, rows: tuple[int, ...]

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from sparkdl import Trainer, batches, slices
-from sparkdl.columns import from_arrays
 from sparkdl.history import History
 from sparkdl.step_settings import Plan
+from sparkdl.stored_arrays import from_arrays
 from sparkdl.training_loop import Schedule, Twin, train
 
 
