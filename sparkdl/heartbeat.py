@@ -44,7 +44,8 @@ def sentence(jobs: Sequence[RunningJob]) -> str:
     elif not job.running and job.done < job.tasks:
         running = ", none running: there is no free task slot, or no executor"
     more = f"; {len(jobs) - 1} more jobs at the same time" if len(jobs) > 1 else ""
-    return f"{job.what} has been running for {job.seconds:.0f} s: {job.done} of {job.tasks} tasks done{running}{more}"
+    what = job.what.removeprefix("sparkdl: ")
+    return f"{what} has been running for {job.seconds:.0f} s: {job.done} of {job.tasks} tasks done{running}{more}"
 
 
 class Heartbeat:
