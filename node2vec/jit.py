@@ -1,4 +1,4 @@
-"""How node2vec compiles its kernels: one decorator, so that every kernel has the same flags and keeps its type.
+"""How node2vec compiles its kernels: so that every kernel has the same flags and keeps its type.
 
 Numba notices a change of the file that holds a kernel, not of the files that its callees live in: after an edit of
 ``counter_rng`` or ``trial`` remove the ``__pycache__`` folders (or set ``NUMBA_CACHE_DIR`` to a new one).
@@ -41,6 +41,16 @@ def jit(function: Kernel) -> Kernel:
         config: Any = numba.config
         config.CACHE_DIR = _private_folder()
         compiled = numba.njit(cache=bool(config.CACHE_DIR), **flags)(function)
+    return compiled
+
+
+def reassociated(function: Kernel) -> Kernel:
+    """Compile a function whose sums may be taken in any order, and so in vector registers. No NaN is assumed away.
+
+    It becomes part of the kernels that call it, and its machine code is kept with theirs.
+    """
+    flags: dict[str, Any] = {"nogil": True, "forceinline": True, "error_model": "numpy"}
+    compiled: Kernel = numba.njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, **flags)(function)
     return compiled
 
 

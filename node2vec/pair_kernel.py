@@ -1,8 +1,7 @@
-"""The kernels of skip-gram on one block: finding the pairs in two token streams, and descending by each of them.
+"""The kernel of skip-gram on one block: one step of gradient descent for each pair of two token streams.
 
-`meet` writes the pairs down, `descend` trains them. Both go through the two streams walk by walk and, in a walk,
-context by context, with a place in the centres that follows the window. ``skipgram`` says what is trained, and what the
-arguments are.
+`descend` goes through the pairs as ``window_pairs`` finds them, context by context. ``skipgram`` says what is trained,
+and what the arguments are.
 
 With shared negatives the pairs of a context are trained in minibatches: four at once, and what is left two and one at
 once (``minibatch``). What bounds a step is loading and storing rows; so those of the context and of its negatives are
@@ -15,23 +14,17 @@ arrangement of Ji et al., *Parallelizing word2vec in shared and distributed memo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from node2vec import minibatch
 from node2vec.counter_rng import GOLDEN, below, key, low, mix
-from node2vec.jit import Bool, Float, Int, Word, jit
+from node2vec.jit import Bool, Float, Int, Word, jit, reassociated
 from node2vec.minibatch import AT_ONCE, MOST, fetch
+from node2vec.window_pairs import WINDOWS, most_of, near_centres, reaches_of
 
-import numba  # isort: skip  # behind node2vec.jit, which says what is missing
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-# What a draw is for: others are made from the same seed.
-WINDOWS = np.uint64(0x57494E444F5753)  # "WINDOWS"
-NEGATIVES = np.uint64(0x4E45474154495645)  # "NEGATIVE"
+NEGATIVES = np.uint64(0x4E45474154495645)  # "NEGATIVE": what a draw is for, since others are made from the same seed
 
 # tanh(x) is x times a quotient of polynomials of x^2, the highest power first; where it is flat, it is 1 within 3e-7.
 _FLAT = np.float32(7.905311)
@@ -56,110 +49,13 @@ _ONE = np.float32(1.0)
 _ZERO = np.float32(0.0)
 
 
-def _reassociated(function: Function) -> Function:
-    """Compile a function whose sums may be taken in any order, and so in vector registers. No NaN is assumed away.
-
-    Its machine code is kept with that of the kernel that it becomes part of.
-    """
-    flags: dict[str, Any] = {"nogil": True, "forceinline": True, "error_model": "numpy"}
-    compiled: Function = numba.njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, **flags)(function)
-    return compiled
-
-
-@jit
-def reach(walk_key: Word, position: Int, window: Int) -> Int:
-    """How far the contexts of the centre at `position` may be: 1 .. window."""
-    return 1 + below(mix(walk_key + np.uint64(position + 1) * _GOLDEN), window)
-
-
-@_reassociated
+@reassociated
 def negative_row(pair_key: Word, number: Int, cuts: Any, others: Any) -> Int:
     """Negative `number` (0, 1, ...) of a pair: a row of the output part."""
     bits = mix(pair_key + np.uint64(number + 1) * _GOLDEN)
     slot = below(bits, len(cuts))
     other = np.int64(others[slot])  # loaded in any case: nobody can guess which way a branch would go
     return slot if low(bits) < np.uint64(cuts[slot]) else other
-
-
-@jit
-def meet(
-    centre_counts: Any,
-    centre_positions: Any,
-    centre_rows: Any,
-    context_counts: Any,
-    context_positions: Any,
-    context_rows: Any,
-    walks: Any,
-    window: Int,
-    seed: Word,
-    epoch: Int,
-    same_part: Bool,
-    found: Any,
-) -> Int:
-    """Write the pairs of ``skipgram.pairs`` into `found`, int32 [n, 2], as far as it reaches; returns their number."""
-    count: Int = 0
-    most = _most(centre_counts)
-    reaches, near_positions, near_rows = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
-    centre_stop: Int = 0
-    context_stop: Int = 0
-    for place in range(len(walks)):
-        first_centre, first_context = centre_stop, context_stop
-        centre_stop += np.int64(centre_counts[place])
-        context_stop += np.int64(context_counts[place])
-        _reaches(key(seed ^ WINDOWS, epoch, walks[place]), centre_positions[first_centre:centre_stop], window, reaches)
-        near = first_centre
-        for other in range(first_context, context_stop):
-            position = np.int64(context_positions[other])
-            while near < centre_stop and np.int64(centre_positions[near]) < position - window:
-                near += 1
-            positions, rows = centre_positions[near:centre_stop], centre_rows[near:centre_stop]
-            own_reaches = reaches[near - first_centre :]
-            num_near = _near(position, positions, rows, own_reaches, window, same_part, near_positions, near_rows)
-            for k in range(min(num_near, len(found) - count)):
-                found[count + k, 0], found[count + k, 1] = near_rows[k], context_rows[other]
-            count += num_near
-    return count
-
-
-@_reassociated
-def _near(
-    position: Int,
-    centre_positions: Any,
-    centre_rows: Any,
-    reaches: Any,
-    window: Int,
-    same_part: Bool,
-    near_positions: Any,
-    near_rows: Any,
-) -> Int:
-    """Write down the centres that a context at `position` pairs with; returns their number. The first is in its window.
-
-    Each is written down, and overwritten if it does not count: nobody can guess which way a branch would go.
-    """
-    num_near = 0
-    for one in range(len(centre_positions)):
-        distance = np.int64(centre_positions[one]) - position
-        if distance > window:
-            break
-        near_positions[num_near], near_rows[num_near] = position + distance, centre_rows[one]
-        num_near += (abs(distance) <= reaches[one]) & ((not same_part) | (distance != 0))
-    return num_near
-
-
-@jit
-def _most(counts: Any) -> Int:
-    """The largest of some counts; 0 if there are none."""
-    most: Int = 0
-    for count in counts:
-        most = max(most, np.int64(count))
-    return most
-
-
-@jit
-def _reaches(walk_key: Word, positions: Any, window: Int, reaches: Any) -> None:
-    """`reach` of each centre of a walk."""
-    for one in range(len(positions)):
-        reaches[one] = reach(walk_key, np.int64(positions[one]), window)
 
 
 @jit
@@ -184,7 +80,7 @@ def descend(
     last_rate: Float,
 ) -> Int:
     """What ``skipgram.train_block`` does; arrays as there. `sgns`: a ``skipgram.Sgns``."""
-    num_walks, most = len(walks), _most(centre_counts)
+    num_walks, most = len(walks), most_of(centre_counts)
     reaches, near_positions, near_rows = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
     change = np.empty(inputs.shape[1], np.float32)
     num_places = -(-(sgns.negative + 1) // AT_ONCE) * AT_ONCE
@@ -205,7 +101,7 @@ def descend(
             continue
         rate = np.float32(first_rate + (last_rate - first_rate) * (number / num_walks))
         walk_key = key(sgns.seed ^ WINDOWS, epoch, walks[number])
-        _reaches(walk_key, centre_positions[first_centre:centre_stop], sgns.window, reaches)
+        reaches_of(walk_key, centre_positions[first_centre:centre_stop], sgns.window, reaches)
         noise_key = mix(block_key + np.uint64(walks[number] + 1) * _GOLDEN)
         near, far = first_centre, first_centre
         for other in range(first_context, context_stop):
@@ -217,7 +113,7 @@ def descend(
                 far += 1
             while near < centre_stop and np.int64(centre_positions[near]) < position - sgns.window:
                 near += 1
-            num_near = _near(
+            num_near = near_centres(
                 position,
                 centre_positions[near:centre_stop],
                 centre_rows[near:centre_stop],
@@ -256,7 +152,7 @@ def descend(
     return count
 
 
-@_reassociated
+@reassociated
 def _draw(pair_key: Word, negative: Int, cuts: Any, others: Any, rows: Any, weights: Any) -> Int:
     """Write down the negatives of a pair, a row that is drawn twice once with weight 2; returns how many rows."""
     num_kept = 0
@@ -276,14 +172,14 @@ def _draw(pair_key: Word, negative: Int, cuts: Any, others: Any, rows: Any, weig
     return num_kept
 
 
-@_reassociated
+@reassociated
 def _set(place: Int, target: Float, weight: Float, targets: Any, weights: Any) -> None:
     """What the output row at `place` shall be to each centre of a minibatch."""
     for lane in range(place * MOST, (place + 1) * MOST):
         targets[lane], weights[lane] = target, weight
 
 
-@_reassociated
+@reassociated
 def _share(
     inputs: Any, centres: Any, outputs: Any, rows: Any, targets: Any, weights: Any, rate: Float, slopes: Any
 ) -> None:
@@ -305,14 +201,14 @@ def _share(
         _MOVE_1(inputs, centres, first, outputs, rows, slopes)
 
 
-@_reassociated
+@reassociated
 def _slope(targets: Any, weights: Any, rate: Float, slopes: Any) -> None:
     """From scores to slopes, in place."""
     for lane in range(len(slopes)):
         slopes[lane] = rate * (targets[lane] - weights[lane] * sigmoid(slopes[lane]))
 
 
-@_reassociated
+@reassociated
 def sigmoid(score: Float) -> Float:
     """1 / (1 + exp(-score)), float32, within 1e-6; next to 0 for what is not a number, which must not reach the table.
 
@@ -330,7 +226,7 @@ def sigmoid(score: Float) -> Float:
     return np.float32(0.5) + np.float32(0.5) * half * above / under
 
 
-@_reassociated
+@reassociated
 def _step(inputs: Any, row: Int, outputs: Any, output: Int, is_context: Bool, rate: Float, change: Any) -> None:
     """Move one output row by its gradient, and add what it asks of the input row to `change`, float32 [d].
 
@@ -347,7 +243,7 @@ def _step(inputs: Any, row: Int, outputs: Any, output: Int, is_context: Bool, ra
         outputs[output, j] = value + slope * inputs[row, j]
 
 
-@_reassociated
+@reassociated
 def _add(inputs: Any, row: Int, change: Any) -> None:
     """Move the input row by what was asked of it."""
     for j in range(len(change)):

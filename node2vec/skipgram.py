@@ -32,7 +32,8 @@ from node2vec import alias
 from node2vec.block_schedule import id_of, part_size
 from node2vec.counter_rng import GOLDEN, key, mix
 from node2vec.jit import Word, jit
-from node2vec.pair_kernel import descend, meet
+from node2vec.pair_kernel import descend
+from node2vec.window_pairs import meet
 from sparkdl.errors import ConfigError
 
 if TYPE_CHECKING:

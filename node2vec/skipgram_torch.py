@@ -22,8 +22,9 @@ import numpy.typing as npt
 import torch
 
 from node2vec.counter_rng import GOLDEN, high_torch, key_torch, low_torch, mix_torch
-from node2vec.pair_kernel import NEGATIVES, WINDOWS
+from node2vec.pair_kernel import NEGATIVES
 from node2vec.skipgram import Noise, Sgns
+from node2vec.window_pairs import WINDOWS
 
 if TYPE_CHECKING:
     from node2vec.token_streams import Stream

@@ -56,6 +56,7 @@ FLOORS: dict[int, set[str]] = {
         "node2vec.walker_round",
         "node2vec.walks",
         "node2vec.walks_torch",
+        "node2vec.window_pairs",
         "node2vec.word2vec_files",
         "sparkdl",  # its exports are lazy
         "sparkdl.arrow_columns",

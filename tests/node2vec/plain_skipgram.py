@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from node2vec import pair_kernel, token_streams
+from node2vec import pair_kernel, token_streams, window_pairs
 from node2vec.counter_rng import GOLDEN, key_numpy, mix_numpy
 from node2vec.skipgram import Noise, Sgns
 from node2vec.token_streams import Stream
@@ -25,7 +25,7 @@ def random_walks(num_walks: int, length: int, num_nodes: int, seed: int = 0) -> 
 
 
 def reach(sgns: Sgns, epoch: int, walk: int, position: int) -> int:
-    walk_key = key_numpy(int(sgns.seed ^ pair_kernel.WINDOWS), epoch, walk)
+    walk_key = key_numpy(int(sgns.seed ^ window_pairs.WINDOWS), epoch, walk)
     bits = int(mix_numpy(walk_key + np.array([position + 1], np.uint64) * np.uint64(GOLDEN))[0])
     return 1 + ((bits >> 32) * sgns.window >> 32)
 

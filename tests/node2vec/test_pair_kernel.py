@@ -6,16 +6,7 @@ import pytest
 from node2vec import pair_kernel, skipgram
 from node2vec.counter_rng import GOLDEN, key_numpy, mix_numpy
 from node2vec.skipgram import Sgns
-from tests.node2vec.plain_skipgram import negatives, random_walks, reach, streams_of
-
-
-def test_the_reach_is_uniform_and_hashed_from_epoch_walk_and_position() -> None:
-    sgns = Sgns(10, 5, 8, np.uint64(4))
-    drawn = [[[reach(sgns, e, w, p) for p in range(40)] for w in range(50)] for e in range(2)]
-    table = np.array(drawn)
-    assert np.bincount(table.ravel(), minlength=11)[1:] == pytest.approx(np.full(10, 400), rel=0.2)
-    assert (table[0] != table[1]).mean() == pytest.approx(0.9, abs=0.03)
-    assert (table[:, 0] != table[:, 1]).mean() == pytest.approx(0.9, abs=0.1)
+from tests.node2vec.plain_skipgram import negatives, random_walks, streams_of
 
 
 def test_kernels_draw_as_the_plain_program_does() -> None:
