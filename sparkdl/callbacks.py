@@ -30,6 +30,7 @@ class FitState:
     """A training in progress, as callbacks see it.
 
     moment: how far it is, and the values measured there. history: everything so far. steps_per_epoch: as it says.
+    stopped: whether the training ends at this moment.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class FitState:
     ):
         self.history, self.steps_per_epoch = history, steps_per_epoch
         self.moment = Moment(0, 0, False)
+        self.stopped = False
         self._model, self._save, self._remove, self._note = model, save, remove, note
 
     @property

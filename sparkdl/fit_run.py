@@ -1,0 +1,201 @@
+"""One call of ``Trainer.fit``: rows to their replicas, steps and their pauses, and everything gone again at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pyspark import RDD
+from pyspark.sql import DataFrame, SparkSession
+
+from sparkdl import checkpoint_job, dry_run, preflight_job, replica_data_job, spark_conf
+from sparkdl import payload as payload_module
+from sparkdl.callbacks import Callback, FitState
+from sparkdl.checkpoint_files import TrainerState
+from sparkdl.checkpoint_job import Checkpoint
+from sparkdl.course import Course
+from sparkdl.history import History
+from sparkdl.payload import Payload
+from sparkdl.progress import Progress
+from sparkdl.run_plan import RunPlan, run_plan, task_slots
+from sparkdl.spark_engine import SparkEngine
+from sparkdl.training_data import Rows
+from sparkdl.training_loop import Schedule, train
+from sparkdl.triggers import MaxEpoch, Trigger
+
+logger = logging.getLogger("sparkdl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """What ``fit`` and ``Trainer`` were called with, as far as the run itself asks.
+
+    replicas: None for as many as there are task slots. validate: measures the model; None where there are no validation
+    rows. resume: where to go on from.
+    """
+
+    until: Trigger
+    form: str = "auto"
+    steps_per_job: int = 1
+    replicas: int | None = None
+    validate: Callable[[], Mapping[str, float]] | None = None
+    validate_every: Trigger
+    callbacks: Sequence[Callback] = ()
+    resume: Checkpoint | None = None
+    verbose: int = 1
+
+
+class FitRun:
+    """Trains ``model`` in place. sample: some of the rows of ``data``."""
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        data: Rows,
+        sample: dict[str, np.ndarray],
+        model: torch.nn.Module,
+        payload: Payload,
+        schedule: Schedule,
+        settings: FitSettings,
+    ):
+        self._spark, self._sc = spark, spark.sparkContext
+        self._data, self._sample = data, sample
+        self._model, self._payload, self._schedule = model, payload, schedule
+        self._settings = settings
+        self._history = History() if settings.resume is None else History.from_arrays(settings.resume.history)
+        self._at = -1  # the step whose weights the model has
+
+    def run(self) -> History:
+        """Everything; raises as :meth:`sparkdl.Trainer.fit` does."""
+        payload, settings, sc = self._payload, self._settings, self._sc
+        pickled = payload_module.pickle(payload)
+        num_classes = dry_run.check(payload, self._sample)
+        spark_conf.warn_once(self._spark, logger)
+        slots = task_slots(self._spark)
+        replicas = settings.replicas or max(1, min(slots, payload.batch_size))
+        preflight_job.preflight(sc, max(replicas, slots))
+
+        run = uuid.uuid4().hex[:12]
+        shared = sc.broadcast(pickled)
+        del pickled
+        arrays = None if isinstance(self._data, DataFrame) else sc.broadcast(self._data)
+
+        def tokens() -> RDD[Any]:
+            if isinstance(self._data, DataFrame):
+                return replica_data_job.frame_tokens(self._data, payload.columns, replicas, run, shared)
+            assert arrays is not None
+            return replica_data_job.array_tokens(sc, arrays, payload.columns, replicas, run, shared)
+
+        self._engine = SparkEngine(sc, run, payload, tokens)
+        try:
+            rows = self._engine.place()
+            check_labels(payload, num_classes, rows)
+            counts = tuple(r.num_rows for r in rows)
+            self._steps(run_plan(self._spark, self._engine, payload, counts, settings.form, settings.steps_per_job))
+        except BaseException:
+            self._engine.cancel()
+            raise
+        finally:
+            self._history.events.extend(self._engine.events)
+            self._engine.close()
+            shared.destroy()
+            if arrays is not None:
+                arrays.destroy()
+        return self._history
+
+    def _steps(self, laid_out: RunPlan) -> None:
+        """From the first step of this run to the last."""
+        settings, history, engine = self._settings, self._history, self._engine
+        self._plan = plan = laid_out.plan
+        until = settings.until
+        epochs = until.epochs if isinstance(until, MaxEpoch) else None
+        progress = Progress(
+            None if epochs is None else epochs * plan.steps_per_epoch,
+            epochs,
+            settings.verbose,
+            rows_per_epoch=plan.num_rows,
+            batch_size=plan.batch_size,
+        )
+        try:
+            state = FitState(history, plan.steps_per_epoch, self._model_now, self._save, self._remove, progress.note)
+            self._state = state
+            start = 0
+            if settings.resume is not None:
+                start, state.stopped = settings.resume.state.step, settings.resume.state.stopped
+                restore_callbacks(settings.callbacks, settings.resume)
+            engine.begin(plan, laid_out.form, progress.note, settings.resume)
+            course = Course(
+                state, until, settings.validate, settings.validate_every, settings.callbacks, progress.update
+            )
+            if not course.begin(start):
+                names = list(self._payload.metrics)
+                train(engine, plan, self._schedule, course, laid_out.steps_per_job, names, history, start)
+            self._model_now()
+            history.fingerprint = hashlib.sha256(b"".join(engine.fingerprints())).hexdigest()
+            course.end()
+        finally:
+            progress.close()
+
+    def _model_now(self) -> torch.nn.Module:
+        """The model with the weights of the last pause."""
+        if self._at != self._engine.version:
+            self._engine.load_model(self._model)
+            self._at = self._engine.version
+        return self._model
+
+    def _save(self, root: str) -> str:
+        plan, moment, callbacks = self._plan, self._state.moment, self._settings.callbacks
+        state = TrainerState(
+            step=moment.step,
+            epoch=moment.epoch,
+            index=moment.step % plan.steps_per_epoch,
+            seed=plan.seed,
+            replicas=plan.num_replicas,
+            batch_size=plan.batch_size,
+            rows_per_replica=plan.rows_per_replica,
+            callbacks=[{"type": type(c).__name__, "state": c.state_dict()} for c in callbacks],
+            stopped=self._state.stopped,
+        )
+        tensors = [callback.tensors() for callback in callbacks]
+        path = checkpoint_job.save(
+            self._sc, root, self._engine, self._model_now(), state, self._history.to_arrays(), tensors
+        )
+        for callback in callbacks:
+            callback.on_checkpoint(self._state, path)
+        return path
+
+    def _remove(self, path: str) -> None:
+        checkpoint_job.remove(self._sc, path)
+
+
+def restore_callbacks(callbacks: Sequence[Callback], checkpoint: Checkpoint) -> None:
+    """Gives callbacks back what the checkpoint remembers of them: the first of a type to the first of that type, ….
+
+    One that the checkpoint does not know starts afresh.
+    """
+    waiting = list(zip(checkpoint.state.callbacks, checkpoint.tensors, strict=True))
+    for callback in callbacks:
+        for number, (saved, tensors) in enumerate(waiting):
+            if saved["type"] == type(callback).__name__:
+                callback.load_state_dict(saved["state"])
+                callback.load_tensors(tensors)
+                del waiting[number]
+                break
+
+
+def check_labels(payload: Payload, num_classes: int | None, rows: Sequence[replica_data_job.ReplicaRows]) -> None:
+    """Raises ConfigError: labels that the loss and the model's outputs cannot have."""
+    if payload.columns.label_names:
+        lows = [r.label_min for r in rows if r.label_min is not None]
+        highs = [r.label_max for r in rows if r.label_max is not None]
+        nan = any(r.label_nan for r in rows)
+        name = payload.columns.label_names[0]
+        fraction = next((r.label_fraction for r in rows if r.label_fraction is not None), None)
+        low, high = min(lows, default=None), max(highs, default=None)
+        dry_run.check_labels(name, payload.loss, num_classes, low, high, nan, fraction)
