@@ -13,17 +13,17 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from node2vec.edge_words import INTEGER, WordCounts, id_type
 from sparkdl.errors import ConfigError
 
 _INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
-_INTEGER = r"^(0|-?[1-9]\d{0,17})$"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^(?i)([+-]?inf(inity)?|nan)$"
 _WORDS = re.compile(r"[\s,;]+")  # the same to Java
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
@@ -32,25 +32,79 @@ _FORMATS = {"parquet": "parquet", "csv": "csv", "tsv": "tsv"} | dict.fromkeys(
 )
 
 
+class Text(NamedTuple):
+    """Lines cut into words, before any type is known. table: _c0, _c1 and perhaps _c2, strings; first: the ids on the
+    first line if it may be a header, else nothing.
+    """
+
+    table: DataFrame
+    first: list[str]
+
+    @property
+    def wrong(self) -> Column:
+        """Whether a weight is not a number; an empty one is missing, which is another fault."""
+        return (F.col("_c2") != "") & ~F.col("_c2").rlike(_NUMBER)
+
+    def typed(self) -> DataFrame:
+        """src, dst and perhaps weight, by the rule of this module. Reads everything to find the types of ids."""
+        words = ~(F.col("_c0").rlike(INTEGER) & F.col("_c1").rlike(INTEGER))
+        columns: list[Column] = [F.count("*"), F.coalesce(F.sum(words.cast("long")), F.lit(0))]
+        if self._weighted:
+            columns += [F.sum(self.wrong.cast("long")), F.min(F.when(self.wrong, F.col("_c2")))]
+        kind = id_type(WordCounts(*self.table.agg(*columns).head()), self.first)  # type: ignore[misc]
+        return self._columns(kind, [])
+
+    def untyped(self) -> DataFrame:
+        """The same in one pass, with ids as strings and, if there are weights, those that are not numbers as wrong."""
+        return self._columns("string", [F.when(self.wrong, F.col("_c2")).alias("wrong")])
+
+    @property
+    def _weighted(self) -> bool:
+        return len(self.table.columns) > 2
+
+    def _columns(self, kind: str, others: list[Column]) -> DataFrame:
+        ids = [F.col(f"_c{n}").cast(kind).alias(name) for n, name in enumerate(("src", "dst"))]
+        if not self._weighted:
+            return self.table.select(*ids)
+        number = F.when(F.col("_c2").rlike(_NUMBER), F.col("_c2").cast("double")).cast("float")
+        return self.table.select(*ids, number.alias("weight"), *others)
+
+
 class Edges:
     """load: gives a frame with src, dst (bigint, int, ... or string, both the same) and perhaps weight (float, may hold
-    anything); inputs: a fingerprint of where they come from, None if only their content can tell; directed: what the
-    source says of itself, None if it does not say; is_text: reading them means to parse lines.
+    anything), or lines of text; inputs: a fingerprint of where they come from, None if only their content can tell;
+    directed: what the source says of itself, None if it does not say; text_bytes: of the lines, about; None if reading
+    the edges does not mean to parse lines.
     """
 
     def __init__(
         self,
-        load: Callable[[], DataFrame],
+        load: Callable[[], DataFrame | Text],
         inputs: str | None = None,
         directed: bool | None = None,
-        is_text: bool = False,
+        text_bytes: int | None = None,
     ):
-        self._load, self.inputs, self.directed, self.is_text = load, inputs, directed, is_text
+        self._load, self.inputs, self.directed, self.text_bytes = load, inputs, directed, text_bytes
+
+    @property
+    def is_text(self) -> bool:
+        """Whether reading the edges means to parse lines."""
+        return self.text_bytes is not None
+
+    @cached_property
+    def _loaded(self) -> DataFrame | Text:
+        return self._load()
+
+    @property
+    def text(self) -> Text:
+        """The words of edges in text; one line is read. Raises ConfigError: it is no edge, or there is none."""
+        assert isinstance(self._loaded, Text)
+        return self._loaded
 
     @cached_property
     def frame(self) -> DataFrame:
         """The edges. Text files are read once here, to find their types. Raises ConfigError: see :func:`edges_of`."""
-        return self._load()
+        return self._loaded.typed() if isinstance(self._loaded, Text) else self._loaded
 
 
 def edges_of(
@@ -149,13 +203,19 @@ def from_paths(
             f"file_format={kind!r} is unknown; choose one of {', '.join(sorted(set(_FORMATS.values())))}."
         )
 
-    def load() -> DataFrame:
+    def load() -> DataFrame | Text:
         if kind == "parquet":
             return from_frame(spark.read.parquet(*names), src, dst, weight)
         return _from_text(spark, names, listing[0][0], kind, src, dst, weight)
 
     settings = (listing, kind, src, dst, weight)
-    return Edges(load, hashlib.sha256(repr(settings).encode()).hexdigest()[:32], is_text=kind != "parquet")
+    inputs = hashlib.sha256(repr(settings).encode()).hexdigest()[:32]
+    return Edges(load, inputs, text_bytes=None if kind == "parquet" else _text_bytes(listing))
+
+
+def _text_bytes(listing: list[tuple[str, int, int]]) -> int:
+    """Compressed lines of edges are some three to eight times as long."""
+    return sum((8 if path.endswith((".gz", ".bz2", ".zst", ".xz")) else 1) * length for path, length, _ in listing)
 
 
 def _format(paths: list[str]) -> str:
@@ -173,8 +233,8 @@ def _format(paths: list[str]) -> str:
 
 def _from_text(
     spark: SparkSession, names: list[str], first_path: str, kind: str, src: str, dst: str, weight: str | None
-) -> DataFrame:
-    """Strings by columns, then ids and weights by the rule of this module. Two passes: one finds the types."""
+) -> Text:
+    """Strings by columns: how the lines are cut, and which columns are meant, is told by the first."""
     comment = F.col("value").rlike(r"^\s*[#%]") | (F.trim("value") == "")
     lines = spark.read.text(first_path).where(~comment).head(1)
     if not lines:
@@ -203,34 +263,7 @@ def _from_text(
     elif not header and weight is not None and len(fields) > 2:
         places.append(2)
     first = [] if header else fields[:2]
-    return _typed(table.select(*(F.trim(f"_c{place}").alias(f"_c{n}") for n, place in enumerate(places))), first)
-
-
-def _typed(table: DataFrame, names: list[str]) -> DataFrame:
-    """_c0, _c1 and perhaps _c2, strings, as src, dst and weight. names: the first line's ids."""
-    weighted = len(table.columns) > 2
-    words = ~(F.col("_c0").rlike(_INTEGER) & F.col("_c1").rlike(_INTEGER))
-    columns: list[Column] = [F.count("*"), F.sum(words.cast("long"))]
-    if weighted:
-        wrong = (F.col("_c2") != "") & ~F.col("_c2").rlike(_NUMBER)
-        columns += [F.sum(wrong.cast("long")), F.min(F.when(wrong, F.col("_c2")))]
-    rows, not_integers, *weights = table.agg(*columns).head()  # type: ignore[misc]
-    if weighted and weights[0]:
-        raise ConfigError(
-            f"{weights[0]} of {rows} weights are not numbers, for example {weights[1]!r}: correct them, or pass "
-            "weight=None to use none."
-        )
-    if names and not_integers == 1 and rows > 1 and not any(re.match(_INTEGER, field) for field in names):
-        raise ConfigError(
-            f"ids are integers on all lines but the first, {','.join(names)}: say what its columns are: pass "
-            "src=... and dst=..."
-        )
-    kind = "string" if not_integers else "bigint"
-    ids = [F.col(f"_c{n}").cast(kind).alias(name) for n, name in enumerate(("src", "dst"))]
-    if not weighted:
-        return table.select(*ids)
-    number = F.when(F.col("_c2").rlike(_NUMBER), F.col("_c2").cast("double")).cast("float")
-    return table.select(*ids, number.alias("weight"))
+    return Text(table.select(*(F.trim(f"_c{place}").alias(f"_c{n}") for n, place in enumerate(places))), first)
 
 
 def from_networkx(spark: SparkSession, graph: Any, weight: str | None = "weight") -> Edges:

@@ -5,6 +5,8 @@ sort     nodes by (mentions descending, id), written down; numbers from that; se
 arcs     edges joined with the numbers of both ends, one 64-bit word an arc, shuffled to the part of its tail
 parts    a task builds a part with :func:`node2vec.edge_cleaning.build_rows` and writes it
 
+A small graph, of which one part is made anyway, is left to one task: see node2vec.small_graph_job.
+
 root/graph/   the parts and, as the last file, graph.json; see node2vec.graph_files
 root/ids/     Parquet: index int, id (of the type it was given in)
 """
@@ -24,7 +26,7 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from node2vec import edge_source, stage
+from node2vec import edge_source, small_graph_job, stage
 from node2vec.edge_cleaning import Policy, build_rows, refuse_no_edges
 from node2vec.edge_survey import Survey, kept, survey_edges
 from node2vec.graph_files import (
@@ -93,6 +95,10 @@ def index(
     settings = {**policy.to_dict(), "parts": parts, "inputs": source.inputs}
     if source.inputs is not None and stage.done(root, STAGE, settings, HEADER):
         return read_report(root)
+    if source.text_bytes is not None and parts in (None, 1) and source.text_bytes <= small_graph_job.MOST_TEXT:
+        with described(sc, "reading the first line"):
+            text = source.text
+        return _index_small(sc, text.untyped(), root, policy, settings, first=text.first)
     with described(sc, "finding the types of ids and weights"):
         frame = source.frame
     with parsed_once(frame) if source.is_text else nullcontext():
@@ -126,6 +132,8 @@ def _index(
         if stage.done(root, STAGE, settings, HEADER):
             return read_report(root)
     refuse_no_edges(survey.report, survey.kept)
+    if parts in (None, 1) and survey.report.rows <= small_graph_job.MOST_ROWS:
+        return _index_small(sc, frame, root, policy, settings, survey)
     location = spark_path(root)
     files, folder = file_system(root)
     _refuse_foreign_ids(files, folder)
@@ -146,6 +154,45 @@ def _index(
     files.delete_dir(f"{folder}/{_SORTED}")
     write_header(f"{absolute(root)}/{STAGE}", _header(built, report, nodes, policy, weighted))
     return report
+
+
+def _index_small(
+    sc: SparkContext,
+    frame: DataFrame,
+    root: str | os.PathLike[str],
+    policy: Policy,
+    settings: dict[str, Any],
+    survey: Survey | None = None,
+    first: Sequence[str] | None = None,
+) -> GraphReport:
+    """In one task. survey: of a typed frame; first: of one of text, see ``small_graph_job.build``."""
+    files, folder = file_system(root)
+    _refuse_foreign_ids(files, folder)
+    there = files.get_file_info(folder).type.name != "NotFound"
+    stage.begin(root, STAGE, settings, HEADER)
+    for name in (IDS, _SORTED):  # of an index that broke off
+        if files.get_file_info(f"{folder}/{name}").type.name != "NotFound":
+            files.delete_dir(f"{folder}/{name}")
+    location = absolute(root)
+    try:
+        with described(sc, "reading the edges and building the graph"):
+            header, report = small_graph_job.build(frame, f"{location}/{STAGE}", f"{location}/{IDS}", policy, first)
+    except ConfigError:
+        files.delete_dir(f"{folder}/{STAGE}" if there else folder)
+        raise
+    if survey is not None and survey.report != replace(GraphReport(), **_about_rows(report)):
+        raise ClusterError(
+            f"the edges gave {survey.report.rows} rows when they were counted and {report.rows} when the graph was "
+            "built, or others: they differ each time they are computed. Write them to files first, and index these."
+        )
+    write_header(f"{location}/{STAGE}", header)
+    return report
+
+
+def _about_rows(report: GraphReport) -> dict[str, int]:
+    """What a survey counts too."""
+    names = ("rows", "self_loops", *(name for name in report.to_dict() if name.endswith("_weights")))
+    return {name: getattr(report, name) for name in names}
 
 
 def read_report(root: str | os.PathLike[str]) -> GraphReport:

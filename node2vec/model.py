@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -15,8 +16,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from node2vec import model_files, similar_job, vector_survey, word2vec_files
+from node2vec import model_files, similar_job, vector_survey, vectors_input, word2vec_files
 from node2vec.graph_files import replaced
+from node2vec.graph_job import spark_path
 from node2vec.model_files import file_system
 from node2vec.nearest import best, cosines, direction, nearest_to, units
 from node2vec.vector_blocks import Block, block_of
@@ -169,6 +171,40 @@ class Node2VecModel:
         """
         batches = ((block.ids.to_pylist(), block.matrix) for block in self._blocks("writing word2vec's format"))
         word2vec_files.write(path, batches, *self.shape, binary)
+
+    @classmethod
+    def load_word2vec_format(
+        cls,
+        path: str | os.PathLike[str],
+        binary: bool = False,
+        integer_ids: bool = False,
+        spark: SparkSession | None = None,
+        root: str | os.PathLike[str] | None = None,
+    ) -> Node2VecModel:
+        """The vectors of a file in the word2vec format, by whomever: text or binary, also .gz, .bz2 and .zst.
+
+        The format cannot tell integers from words: ids are strings, or integers (bigint) if you say so. The driver
+        reads the file once, a batch at a time, and keeps it as Parquet under `root`, a directory that driver and
+        executors share; None: a temporary one, gone with this process, which only a session on this machine can share,
+        or the setting ``spark.node2vec.root``. Jobs check the vectors. spark: as in `load`.
+        Raises ConfigError: there is no such file, it is not of this format or damaged, an id is there twice or is no
+        integer, numbers are not finite. Then nothing is kept.
+        """
+        from node2vec.estimator import working_root
+
+        session = spark_conf.session() if spark is None else spark
+        spark_conf.refuse_connect(session)
+        word2vec_files.shape(path)  # so that no folder is made for a file of another kind
+        folder = f"{working_root(session, root)}/word2vec-{uuid.uuid4().hex}"
+        vectors_input.to_parquet(path, folder, binary, integer_ids)
+        schema = f"id {'bigint' if integer_ids else 'string'}, vector array<float>"
+        vectors = session.read.schema(schema).parquet(spark_path(folder))
+        try:
+            return cls(vectors, shape=vector_survey.survey(vectors))
+        except BaseException:
+            files, place = file_system(folder)
+            files.delete_dir(place)
+            raise
 
     def save_npy(self, path: str | os.PathLike[str]) -> tuple[str, str]:
         """Write ``X.npy`` (float32 [V, d]) and ``X.ids.npy`` (int64 or unicode [V]): row i is the vector of id i.

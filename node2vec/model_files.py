@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import fs
 from pyspark.sql import DataFrame, SparkSession
 
@@ -29,6 +31,7 @@ from sparkdl.errors import ClusterError, ConfigError
 MANIFEST = "model.json"
 KIND = "node2vec model"
 FORMAT = 1
+MOST_FOOTERS = 256  # files whose footers are read here
 _VECTORS = ("vectors", "vectors-2")
 _ID_TYPES = ("tinyint", "smallint", "int", "bigint", "string")
 
@@ -128,6 +131,21 @@ def load(spark: SparkSession, path: str | os.PathLike[str]) -> tuple[DataFrame, 
         *(f"{spark_path(name)}/{part}/{file}" for file in manifest["files"])
     )
     return frame, manifest["settings"], Shape(manifest["num_vectors"], manifest["dimensions"])
+
+
+def written_shape(directory: str, dimensions: int) -> tuple[int, int] | None:
+    """The shape of a training's vectors, from the footers of ``part-*.parquet``; None if the files are too many."""
+    files, folder = file_system(directory)
+    names = list(_sizes(files, folder))
+    if len(names) > MOST_FOOTERS:
+        return None
+
+    def rows(name: str) -> int:
+        with files.open_input_file(f"{folder}/{name}") as stream:
+            return int(pq.ParquetFile(stream).metadata.num_rows)
+
+    with ThreadPoolExecutor(16) as threads:
+        return sum(threads.map(rows, names)), dimensions
 
 
 def read_manifest(files: fs.FileSystem, folder: str, name: str) -> dict[str, Any]:

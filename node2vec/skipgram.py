@@ -14,8 +14,9 @@ same bits, as long as the processors have vector registers of one width: the sum
 order that suits these.
 
 Negatives may be shared: drawn at a context's first pair, and drawn anew at the first context after `keep` pairs or
-more. That is about twice as fast as fresh ones for each pair. Link prediction sees the difference; classification
-hardly does.
+more. The pairs of a context then go four at a time: their slopes hang on the rows before the four, and by these they
+move the rows one after the other. That is several times as fast as fresh negatives for each pair. Link prediction sees
+the difference; classification hardly does.
 
 Letters: d dimensions, n_i and n_s rows of the input and the output part, W walks of the episode.
 """

@@ -16,7 +16,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ def _binary(words: list[str], numbers: npt.NDArray[np.float32]) -> bytes:
 
 def shape(path: str | os.PathLike[str]) -> tuple[int, int]:
     """The number of vectors and their dimensions, from the first line. Raises ConfigError: it does not say."""
-    with ExitStack() as stack:
+    with ExitStack() as stack, _sentences(path):
         return _shape(_opened(path, stack), path)
 
 
@@ -108,7 +108,7 @@ def read(path: str | os.PathLike[str], binary: bool = False, rows: int = 8192) -
 
     Raises ConfigError: there is no such file, or it is not of this format, or ends too early; it says at which vector.
     """
-    with ExitStack() as stack:
+    with ExitStack() as stack, _sentences(path):
         source = _opened(path, stack)
         num_vectors, dimensions = _shape(source, path)
         for first in range(0, num_vectors, rows):
@@ -117,7 +117,8 @@ def read(path: str | os.PathLike[str], binary: bool = False, rows: int = 8192) -
             yield read_rows(source, path, first, count, dimensions)
         if source.read(1024).strip():
             raise ConfigError(
-                f"{os.fspath(path)} goes on after the {num_vectors} vectors that its first line announces."
+                f"{os.fspath(path)} goes on after the {num_vectors} vectors that its first line announces. Is binary= "
+                "right?"
             )
 
 
@@ -168,11 +169,17 @@ def _broken(path: str | os.PathLike[str], number: int, found: str, line: bytes) 
 def _opened(path: str | os.PathLike[str], stack: ExitStack) -> Any:
     files, place = file_system(path)
     codec = _compression(place)
-    try:
-        raw = stack.enter_context(files.open_input_stream(place, compression=None))
-    except (FileNotFoundError, IsADirectoryError, OSError) as error:
-        raise ConfigError(f"{os.fspath(path)} cannot be read: {error}.") from error
+    raw = stack.enter_context(files.open_input_stream(place, compression=None))
     return stack.enter_context(io.BufferedReader(pa.CompressedInputStream(raw, codec) if codec else raw))
+
+
+@contextmanager
+def _sentences(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A file that is not there, or whose compressed bytes are damaged, as a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{os.fspath(path)} cannot be read: {error}.") from error
 
 
 def _shape(source: Any, path: str | os.PathLike[str]) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.sql import DataFrame, SparkSession
 
-from node2vec import corpus_job, graph_job, skipgram_job, stage, walk_job
+from node2vec import corpus_job, graph_job, model_files, skipgram_job, stage, walk_job
 from node2vec.graph_files import absolute
 from node2vec.graph_job import spark_path
 from node2vec.graph_report import GraphReport
@@ -105,7 +105,8 @@ def model_at(
         spark_path(f"{location}/{skipgram_job.STAGE}"), pathGlobFilter="part-*.parquet"
     )
     named = vectors.join(_ids(spark, location), "index").select("id", "vector")
-    return Node2VecModel(named, found if settings is None else settings)
+    shape = model_files.written_shape(f"{location}/{skipgram_job.STAGE}", found["dimensions"])
+    return Node2VecModel(named, found if settings is None else settings, shape)
 
 
 def vectors_settings(root: str | os.PathLike[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from sparkdl import batches
 from sparkdl.history import StepRecord
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "show"]
 
 _SECONDS_BETWEEN_LINES = 5.0
 _STEPS_FOR_HINT = 50
@@ -27,7 +27,8 @@ class Progress:
     """Shows each step's record as it arrives.
 
     total_steps: over the whole run, or None if a trigger decides;  rows_per_epoch, batch_size: for the position in the
-    epoch;  verbose: 0 shows nothing, not even notes.  The logger is "sparkdl" unless given.
+    epoch.  The logger is "sparkdl" unless given.  verbose: 0 shows nothing, not even notes; 1 a bar on a terminal,
+    elsewhere a line every 5 s and at the end of each epoch; 2 (and more) a line a step.
     """
 
     def __init__(
@@ -43,13 +44,13 @@ class Progress:
     ) -> None:
         self._total_steps = total_steps
         self._num_epochs = num_epochs
-        self._silent = verbose < 1
+        self._silent, self._each_step = verbose < 1, verbose > 1
         self._logger = logging.getLogger("sparkdl") if logger is None else logger
         self._rows_per_epoch = rows_per_epoch
         self._batch_size = batch_size
         self._steps_per_epoch = batches.num_steps(rows_per_epoch, batch_size)
         self._clock = clock
-        self._start = clock()
+        self._start = self.shown_at = clock()  # when something was shown last, by this clock
         self._last_line = -float("inf")
         self._on_terminal = sys.stderr.isatty()
         self._bar: Any = None
@@ -62,26 +63,23 @@ class Progress:
         """Show a step.  Records may arrive in bunches, and from an earlier step again after a recovery."""
         if self._silent:
             return
+        now = self._clock()
+        epoch_ends = (record.step + 1) % self._steps_per_epoch == 0
+        if self._each_step:
+            self.note(self._line(record, now - self._start))
+        elif not self._on_terminal and (epoch_ends or now - self._last_line >= _SECONDS_BETWEEN_LINES):
+            self._last_line = now
+            self.note(self._line(record, now - self._start))
         if self._on_terminal:
             self._update_bar(record)
-        else:
-            now = self._clock()
-            epoch_ends = (record.step + 1) % self._steps_per_epoch == 0
-            if epoch_ends or now - self._last_line >= _SECONDS_BETWEEN_LINES:
-                self._last_line = now
-                self._logger.info(self._line(record, now - self._start))
+            self.shown_at = now
         self._watch_scheduling(record)
 
     def note(self, text: str) -> None:
         """Show a line of its own, such as a recovery."""
-        if self._silent:
-            return
-        if self._on_terminal:
-            from tqdm import tqdm
-
-            tqdm.write(text, file=sys.stderr)  # above the bar
-        else:
-            self._logger.info(text)
+        if not self._silent:
+            self.shown_at = self._clock()
+            _write(text, self._on_terminal, self._logger)
 
     def close(self) -> None:
         """End the bar; give the hint if a short run earned it."""
@@ -132,6 +130,23 @@ class Progress:
             f"Scheduling takes {share:.0%} of a step: Spark spends it on starting tasks, whatever the batch. A larger "
             f"batch_size (now {self._batch_size}), fewer replicas, or steps_per_job > 1 make it count less."
         )
+
+
+def show(text: str) -> None:
+    """A line outside of any `Progress`, where such a one would show it."""
+    logger, on_terminal = logging.getLogger("sparkdl"), sys.stderr.isatty()
+    if not on_terminal:
+        _make_visible(logger)
+    _write(text, on_terminal, logger)
+
+
+def _write(text: str, on_terminal: bool, logger: logging.Logger) -> None:
+    if on_terminal:
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)  # above the bar
+    else:
+        logger.info(text)
 
 
 class _StderrHandler(logging.Handler):

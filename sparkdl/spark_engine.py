@@ -11,20 +11,22 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from pyspark import RDD, SparkContext
 
-from sparkdl import wire
+from sparkdl import checkpoint_job, saved_state, wire
+from sparkdl.checkpoint_files import Checkpoint, check_fits
 from sparkdl.errors import ClusterError, TrainingError
 from sparkdl.payload import Payload
 from sparkdl.replica_data_job import ReplicaRows, read_tokens
-from sparkdl.spark_failures import FAILURES, failure_text, first_line, is_cluster_failure
+from sparkdl.spark_failures import FAILURES, SIGNS_OF_LOSS, failure_text, first_line, is_cluster_failure
 from sparkdl.spark_internals import JVM, Blocks, RawRDD, works
 from sparkdl.spark_public import Public
-from sparkdl.state_job import RemoveTask
+from sparkdl.state_job import RemoveTask, read_fingerprints
 from sparkdl.step_settings import PROPERTY, JobSettings, Plan, StepSettings
 from sparkdl.training_loop import StepReport
 
@@ -39,6 +41,16 @@ DURABLE_SECONDS = 60.0  # between two copies of a snapshot on the driver's disk
 DURABLE_SHARE = 0.02  # of the run's time that those may cost
 SPREAD_SHARE = 0.05  # of the run's time that dealing rows out anew, to executors that joined, may cost
 MAX_ROLLBACKS = 4  # without a new snapshot in between
+# no dictionary and no compression: weights are noise; sizes are looked at after each row, since one may be 16 MB
+PARQUET = {
+    "compression": "none",
+    "parquet.enable.dictionary": "false",
+    "parquet.block.size": str(1 << 26),
+    "parquet.block.size.row.check.min": "1",
+    "parquet.block.size.row.check.max": "1",
+    "parquet.page.size.row.check.min": "1",
+    "parquet.page.size.row.check.max": "1",
+}
 EXECUTOR_WAIT = 20.0  # seconds to wait for the replacement of a lost executor
 
 
@@ -126,14 +138,22 @@ class SparkEngine:
         self._spread_due = time.monotonic() + (time.monotonic() - began) / SPREAD_SHARE
         return rows
 
-    def begin(self, plan: Plan, form: Form, show: Callable[[str], None]) -> None:
-        """Puts the payload's model in place as version 0. ``show`` is told of what is out of the ordinary."""
+    def begin(self, plan: Plan, form: Form, show: Callable[[str], None], resume: Checkpoint | None = None) -> None:
+        """Puts the payload's model in place as version 0, or a checkpoint's state as the version of its step.
+
+        ``show`` is told of what is out of the ordinary. Raises ConfigError: the checkpoint is damaged, or of another
+        model or training.
+        """
         self.plan, self._form, self._show = plan, form, show
+        if resume is not None:
+            self._take_over(resume)
         try:
             self._anchor()
-            self.submit("sparkdl: first weights", JobSettings("restore", 0, []), lambda: form.restore(None))
+            self._restore()
         except FAILURES as error:
             self._recover(error)
+        if resume is not None and [f.hex() for f in self.fingerprints()] != resume.state.fingerprints:
+            raise ClusterError(f"the state of {resume.path} changed on its way to the executors; start the run again")
 
     def cancel(self) -> None:
         """Stops whatever still runs for this run."""
@@ -180,10 +200,56 @@ class SparkEngine:
         self._spread()
         return records
 
+    @property
+    def before(self) -> StepSettings | None:
+        """After :meth:`mark`: the step that led to this version."""
+        return self._before
+
+    def load_model(self, model: torch.nn.Module) -> None:
+        """After :meth:`mark`: puts weights and buffers into ``model``, piece by piece."""
+
+        def load() -> None:
+            self._have_snapshot()
+            saved_state.load_model(self.payload.plan, map(_part, self._snapshot_items()), model)
+
+        self._guarded(load)
+
+    def fingerprints(self) -> list[bytes]:
+        """After :meth:`mark`: a hash of each lot's weights, optimizer state or buffers."""
+
+        def read() -> list[bytes]:
+            self._have_snapshot()
+            job = self._job("digest", version=self.version)
+            return read_fingerprints(self.submit(f"step {self.version}: fingerprint", job, self.form.read))
+
+        found: list[bytes] = self._guarded(read)
+        return found
+
+    def write_state(self, directory: str) -> None:
+        """After :meth:`mark`: the executors write the snapshot's parts, each where it lies, as Parquet files.
+
+        Rows: lot int, offset long, bytes binary; see :mod:`sparkdl.saved_state`. Raises OSError: they cannot.
+        """
+
+        def write() -> None:
+            _, blocks = self._have_snapshot()
+            self.describe(f"step {self.version}: checkpoint")
+            try:
+                self.jvm.frame(blocks).write.mode("overwrite").options(**PARQUET).parquet(directory)
+            except FAILURES as error:
+                if any(sign in str(error) for sign in SIGNS_OF_LOSS):
+                    raise
+                raise OSError(f"{directory}: {first_line(failure_text(error))}") from error
+
+        self._guarded(write)
+
     def state(self) -> tuple[dict[int, bytes], list[bytes]]:
         """After :meth:`mark`: lot -> its bytes of weights, state and buffers; and the lots' fingerprints."""
-        found: tuple[dict[int, bytes], list[bytes]] = self._guarded(self._read_state)
-        return found
+        lots: dict[int, bytearray] = {}
+        prints = self.fingerprints()
+        for lot, _, memory in map(_part, self._snapshot_items()):
+            lots.setdefault(lot, bytearray()).extend(memory)
+        return {lot: bytes(data) for lot, data in lots.items()}, prints
 
     # --- inside
 
@@ -234,15 +300,16 @@ class SparkEngine:
         copies = 2 if self._num_executors > 1 else 1
         name = f"step {self.version}: snapshot"
         new = self.submit(name, self._job("snapshot", version=self.version), lambda: self.form.snapshot(copies))
-        job = self._job("records", first=self._snapshot_version, version=self.version)
-        items = self.submit(f"step {self.version}: records", job, self.form.read)
-        records = self._records(items)
+        records: list[StepReport] = []
+        if self._log:
+            job = self._job("records", first=self._snapshot_version, version=self.version)
+            records = self._records(self.submit(f"step {self.version}: records", job, self.form.read))
         if self._snapshot is not None:
             self._snapshot[0].unpersist()
         self._snapshot, self._snapshot_version = new, self.version
         if not self._is_local():
             self._since_durable += self._log
-        self._before, self._log, self._seconds = self._log[-1], [], {}
+        self._before, self._log, self._seconds = (self._log[-1] if self._log else self._before), [], {}
         self._reported = self.version
         try:
             self._keep_durable()
@@ -261,20 +328,19 @@ class SparkEngine:
         fresh = [s for s in self._log if s.step in values and s.step >= self._reported]
         return [StepReport(s, values[s.step], self._seconds[s.step]) for s in fresh]
 
-    def _read_state(self) -> tuple[dict[int, bytes], list[bytes]]:
+    def _have_snapshot(self) -> tuple[RawRDD, Blocks]:
+        """The snapshot of this version; it is taken if the run has just begun from a checkpoint, or has lost it."""
+        if self._snapshot is None or self._snapshot_version != self.version:
+            assert self._reported == self.version, "mark() returns the records, so it comes first"
+            self._mark()
         assert self._snapshot is not None
-        lots: dict[int, bytearray] = {}
-        for item in self._snapshot_items():
-            head = wire.unpack(item)
-            lots.setdefault(head.replica, bytearray()).extend(memoryview(item)[wire.HEADER_BYTES :])
-        items = self.submit("sparkdl: fingerprint", self._job("digest", version=self.version), self.form.read)
-        prints = {wire.unpack(item).replica: item[wire.HEADER_BYTES :] for item in items}
-        return {lot: bytes(data) for lot, data in lots.items()}, [prints[lot] for lot in sorted(prints)]
+        return self._snapshot
 
-    def _snapshot_items(self) -> Any:
+    def _snapshot_items(self) -> Iterator[bytes]:
         assert self._snapshot is not None
         self.describe("sparkdl: state to the driver")
-        return self.jvm.items(self._snapshot[1])
+        items: Iterator[bytes] = self.jvm.items(self._snapshot[1])
+        return items
 
     # --- going back
 
@@ -283,14 +349,32 @@ class SparkEngine:
         if self._is_local() or (self._num_executors > 1 and time.monotonic() < self._durable_due):
             return
         began = time.monotonic()
-        path = os.path.join(self._directory.name, f"snapshot-{self.sc.applicationId}-{self.version}")
+        old, path = self._durable.path, self._durable_path(self.version)
         with open(path, "wb") as file:
             file.writelines(self._snapshot_items())
-        if self._durable.path:
-            os.unlink(self._durable.path)
         self._durable = Durable(self.version, path, self._before)
+        if old not in ("", path):
+            os.unlink(old)
         self._since_durable = []
         self._durable_due = time.monotonic() + max(DURABLE_SECONDS, (time.monotonic() - began) / DURABLE_SHARE)
+
+    def _durable_path(self, version: int) -> str:
+        """The run's number is in it: Spark hands out a file of one name once."""
+        return os.path.join(self._directory.name, f"snapshot-{self.run_id}-{version}")
+
+    def _take_over(self, checkpoint: Checkpoint) -> None:
+        """The checkpoint becomes the durable copy: a file of a snapshot's items on the driver's disk."""
+        state, path = checkpoint.state, checkpoint.path
+        check_fits(state, self.payload, self.plan, path)
+        parts = saved_state.verified(
+            checkpoint_job.state_parts(self.sc, path, state), self.payload.plan, state.step, state.fingerprints, path
+        )
+        self._durable = Durable(state.step, self._durable_path(state.step), state.before)
+        with open(self._durable.path, "wb") as file:
+            for item in saved_state.items(parts, state.step):
+                file.writelines(item)
+        self.version = self._snapshot_version = self._reported = state.step
+        self._before = state.before
 
     def _recover(self, error: Exception) -> None:
         """Goes back to the last snapshot on whatever executors there are now. User errors are raised as they are."""
@@ -358,12 +442,15 @@ class SparkEngine:
                 self._snapshot[0].unpersist()
                 self._snapshot = None
         durable = self._durable
-        if durable.path:
-            self.sc.addFile(durable.path)
         self.version = self._snapshot_version = durable.version
         self._before, self._log, self._since_durable = durable.before, self._since_durable + self._log, []
-        job = self._job("restore", version=durable.version, file=os.path.basename(durable.path))
-        self.submit(f"step {durable.version}: restore", job, lambda: self.form.restore(None))
+        file = durable.path
+        if durable.path and not self._is_local():  # in local mode the executor reads the file itself
+            self.sc.addFile(durable.path)
+            file = os.path.basename(durable.path)
+        job = self._job("restore", version=durable.version, file=file)
+        text = f"step {durable.version}: restore" if durable.path else "sparkdl: first weights"
+        self.submit(text, job, lambda: self.form.restore(None))
 
     def _note(self, text: str) -> None:
         self.events.append((self.version, text))
@@ -381,6 +468,11 @@ class SparkEngine:
         time.sleep(0.2)
         while not self._is_local() and self._count_executors() < self._num_executors and time.monotonic() < deadline:
             time.sleep(0.2)
+
+
+def _part(item: bytes) -> saved_state.Part:
+    head = wire.unpack(item)
+    return head.replica, head.start, memoryview(item)[wire.HEADER_BYTES :]
 
 
 def is_local(sc: SparkContext) -> bool:

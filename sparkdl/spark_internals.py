@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from pyspark import RDD, SparkContext
 from pyspark.serializers import NoOpSerializer, Serializer, SpecialLengths, read_int, write_int
+from pyspark.sql import DataFrame, SparkSession
 
 from sparkdl import wire
 from sparkdl.wire import Header
@@ -291,10 +293,32 @@ class JVM:
         pairs.setSerializer(self._serializer)
         return pairs, self._map_partitions(pairs, *self._values, self._tag, self._any)
 
+    def frame(self, blocks: Blocks) -> DataFrame:
+        """The items of some blocks as rows ``lot int, offset long, bytes binary``, a partition a block: for writers.
+
+        The header is taken apart by Spark's own expressions, so no item passes through Python.
+        """
+        spark = SparkSession.builder.getOrCreate()
+        jvm: Any = self._sc._jvm
+        items = spark._jsparkSession.createDataset(
+            self.block_rdd(blocks).rdd, jvm.org.apache.spark.sql.Encoders.BINARY()
+        )
+        return DataFrame(items.toDF(), spark).selectExpr(
+            f"cast({_number('value', wire.REPLICA_BYTES)} as int) as lot",
+            f"{_number('value', wire.START_BYTES)} as offset",
+            f"substring(value, {wire.HEADER_BYTES + 1}) as bytes",
+        )
+
     def items(self, blocks: Blocks) -> Iterator[bytes]:
         """All items of some blocks, one partition at a time, through a local socket: for state on its way to disk."""
         served = self._python_rdd.toLocalIteratorAndServe(self.block_rdd(blocks).rdd, False)
         yield from _local_iterator_from_socket(served, NoOpSerializer())
+
+
+def hadoop(sc: SparkContext) -> tuple[Any, Any]:
+    """Hadoop's packages as py4j names them, and the configuration that Spark uses."""
+    jvm: Any = sc._jvm
+    return jvm.org.apache.hadoop, sc._jsc.hadoopConfiguration()
 
 
 def concurrent_tasks(sc: SparkContext) -> int | None:
@@ -304,6 +328,32 @@ def concurrent_tasks(sc: SparkContext) -> int | None:
         return int(inner.maxNumConcurrentTasks(inner.resourceProfileManager().defaultResourceProfile()))
     except Exception:
         return None
+
+
+def running_job(sc: SparkContext, number: int) -> tuple[str, float, int, int, int] | None:
+    """A job's description, when it was submitted (seconds since 1970), its tasks, and how many are done and running.
+
+    None: Spark does not know the job any more, or does not say.
+    """
+    try:
+        inner: Any = sc._jsc.sc()
+        job = inner.statusStore().job(number)
+        description, began = job.description(), job.submissionTime()
+        return (
+            str(description.get()) if description.isDefined() else "",
+            began.get().getTime() / 1e3 if began.isDefined() else time.time(),
+            int(job.numTasks()),
+            int(job.numCompletedTasks()) + int(job.numSkippedTasks()),
+            int(job.numActiveTasks()),
+        )
+    except Exception:
+        return None
+
+
+def _number(column: str, place: range) -> str:
+    """SQL: the little-endian number at these bytes of a binary column, which is not negative."""
+    digits = ", ".join(f"hex(substring({column}, {i + 1}, 1))" for i in reversed(place))
+    return f"cast(conv(concat({digits}), 16, 10) as bigint)"
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from pyspark import RDD, SparkContext, StorageLevel
+from pyspark.sql import DataFrame, SparkSession
 
+from sparkdl import wire
 from sparkdl.spark_internals import TaskFunction
 from sparkdl.wire import BytesSource
 
@@ -64,6 +66,11 @@ class _Job:
     def get(self) -> None:
         """Runs the job."""
         self._rdd.count()
+
+
+def _row(item: bytes) -> tuple[int, int, bytearray]:
+    head = wire.unpack(item)
+    return head.replica, head.start, bytearray(memoryview(item)[wire.HEADER_BYTES :])
 
 
 class PublicRDD:
@@ -134,6 +141,11 @@ class Public:
         assert after is None
         items = blocks.rdd.mapPartitionsWithIndex(_Only(blocks.partitions)).coalesce(1)
         return PublicParent(anchor.rdd.cartesian(items), anchor.partitions, True)
+
+    def frame(self, blocks: PublicBlocks) -> DataFrame:
+        """As :meth:`sparkdl.spark_internals.JVM.frame`."""
+        rows = blocks.rdd.mapPartitionsWithIndex(_Only(blocks.partitions)).map(_row)
+        return SparkSession.builder.getOrCreate().createDataFrame(rows, "lot int, offset long, bytes binary")
 
     def items(self, blocks: PublicBlocks) -> Iterator[bytes]:
         """All items, one partition at a time."""

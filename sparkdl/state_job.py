@@ -5,8 +5,8 @@ The pure parts are :class:`sparkdl.versioned_state.VersionedState`'s; here they 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from pyspark import SparkFiles
@@ -14,9 +14,12 @@ from pyspark import SparkFiles
 from sparkdl import replica_cache, wire
 from sparkdl.payload import read_buffers
 from sparkdl.replica_cache import RECORDED_STEPS, RunCache
+from sparkdl.saved_state import lot_fingerprint
 from sparkdl.step_settings import JobSettings, Plan
 from sparkdl.versioned_state import VersionedState
 from sparkdl.wire import FileSource, Source
+
+FINGERPRINT_BYTES = 8 + 32  # a lot's number and its hash
 
 
 def restore(cache: RunCache, job: JobSettings, lots: Sequence[int], source: Source) -> None:
@@ -25,7 +28,7 @@ def restore(cache: RunCache, job: JobSettings, lots: Sequence[int], source: Sour
     wanted = set(lots)
     if job.file:
         source.drain()
-        source = FileSource(SparkFiles.get(job.file))
+        source = FileSource(job.file if os.path.isabs(job.file) else SparkFiles.get(job.file))
     for head in source:
         if head.kind == wire.STATE and head.version == job.version and head.replica in wanted:
             state.restore(head.replica, head.version, head.start, head.size, source.readinto)
@@ -45,13 +48,20 @@ def snapshot(state: VersionedState, version: int, lots: Sequence[int]) -> Iterat
 
 
 def fingerprint(state: VersionedState, version: int, lots: Sequence[int]) -> Iterator[wire.Parts]:
-    """A 32-byte hash of each lot's weights, optimizer state and buffers."""
+    """One item: a 32-byte hash of each lot's weights, optimizer state or buffers, behind its number."""
     state.require(version, lots)
-    for lot in lots:
-        digest = hashlib.blake2b(digest_size=32)
-        for _, _, memory in state.parts(lot, version):
-            digest.update(memory)
-        yield [wire.header(wire.STATE, version, lot, 0, 32), digest.digest()]
+    found = b"".join(lot.to_bytes(8, "little") + lot_fingerprint(state, version, lot) for lot in lots)
+    yield [wire.header(wire.STATE, version, 0, 0, len(found)), found]
+
+
+def read_fingerprints(items: Iterable[bytes]) -> list[bytes]:
+    """The hashes of all lots in order, out of the items of :func:`fingerprint`."""
+    found: dict[int, bytes] = {}
+    for item in items:
+        for start in range(wire.HEADER_BYTES, len(item), FINGERPRINT_BYTES):
+            record = item[start : start + FINGERPRINT_BYTES]
+            found[int.from_bytes(record[:8], "little")] = record[8:]
+    return [found[lot] for lot in sorted(found)]
 
 
 def keep_records(cache: RunCache, plan: Plan, generation: int, step: int, records: dict[int, np.ndarray]) -> None:

@@ -50,7 +50,7 @@ class JobSettings:
     version: int = 0  # restore: the version to put in place; records, digest: up to which step
     first: int = 0  # records: from which step on
     clip: float = 1.0  # slices with clip_norm: the factor, known once all norms are
-    file: str = ""  # restore: a snapshot that the driver hands out with SparkContext.addFile
+    file: str = ""  # restore: a snapshot that the driver hands out with SparkContext.addFile, or a whole path
 
     def dumps(self) -> str:
         """As JSON."""

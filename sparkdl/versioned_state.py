@@ -72,6 +72,28 @@ def state_plan(template: Template, layout: Layout, num_buffer_floats: int = 0, n
     return StatePlan(layout, tuple(entries), buffers, num_buffer_floats, num_buffer_bytes, half)
 
 
+def lot_ranges(plan: StatePlan, lot: int, version: int) -> list[tuple[int, int]]:
+    """Where a lot's bytes lie in a half, in the order in which they travel: weights, then optimizer state.
+
+    The lot after the last one is the model's buffers. In version 0 there is no optimizer state yet.
+    """
+    if lot == len(plan.layout.lots):
+        size = -(-plan.num_buffer_floats * 4 // 64) * 64 + plan.num_buffer_bytes
+        return [(plan.buffer_start, plan.buffer_start + size)]
+    start, stop = plan.layout.lot_bounds(lot)
+    first, last = plan.layout.lots[lot]
+    ranges = [(start * 4, stop * 4)]
+    entries = [e for n in range(first, last) for e in plan.entries[n]] if version else []
+    if entries:
+        ranges.append((entries[0].offset, entries[-1].offset + entry_bytes(entries[-1])))
+    return ranges
+
+
+def lot_bytes(plan: StatePlan, lot: int, version: int) -> int:
+    """Bytes of a lot in all its parts."""
+    return sum(stop - start for start, stop in lot_ranges(plan, lot, version))
+
+
 class VersionedState:
     """The file. One object a process: byte-range locks belong to the process and end with its first ``close``."""
 
@@ -240,7 +262,7 @@ class VersionedState:
         Yields (offset, bytes still to come, memory); offsets count from the lot's first byte.
         """
         half = self._halves[version % 2].numpy()
-        ranges = self._ranges(lot, version)
+        ranges = lot_ranges(self.plan, lot, version)
         total, offset = sum(b - a for a, b in ranges), 0
         for a, b in ranges:
             for start in range(a, b, PART_BYTES):
@@ -265,20 +287,3 @@ class VersionedState:
                         self._stamps[version % 2, lot] = version + 1
                     return
         raise RuntimeError(f"a snapshot's part of lot {lot} starts at byte {offset}, where no part of this run starts")
-
-    def _ranges(self, lot: int, version: int) -> list[tuple[int, int]]:
-        plan = self.plan
-        if lot == len(plan.layout.lots):
-            return [
-                (
-                    plan.buffer_start,
-                    plan.buffer_start + -(-plan.num_buffer_floats * 4 // 64) * 64 + plan.num_buffer_bytes,
-                )
-            ]
-        start, stop = plan.layout.lot_bounds(lot)
-        first, last = plan.layout.lots[lot]
-        ranges = [(start * 4, stop * 4)]
-        entries = [e for n in range(first, last) for e in plan.entries[n]] if version else []
-        if entries:
-            ranges.append((entries[0].offset, entries[-1].offset + entry_bytes(entries[-1])))
-        return ranges

@@ -20,6 +20,7 @@ DTYPES = {"fp32": 0, "bf16": 1}
 
 _HEADER = struct.Struct("<BBHiqqq")
 HEADER_BYTES = _HEADER.size
+REPLICA_BYTES, START_BYTES = range(4, 8), range(16, 24)  # where two numbers of the header are, for Spark's expressions
 
 Parts = list["bytes | memoryview"]
 

@@ -1,4 +1,4 @@
-"""Skip-gram on a block, written down plainly: pair by pair, in float64, every row where it is."""
+"""Skip-gram on a block, written down plainly: in float64, one pair after the other, every row where it is."""
 
 from __future__ import annotations
 
@@ -59,35 +59,53 @@ def plain(
     first_rate: float,
     last_rate: float,
 ) -> int:
-    """``train_block`` in float64, pair by pair, with the rows of the negatives where they are."""
+    """``train_block`` in float64, pair by pair, with the rows of the negatives where they are.
+
+    With shared negatives four, two or one pairs of a context are a minibatch: they take their slopes first, and then
+    move the rows one after the other, all with the centres as they were.
+    """
     count = 0
     used, shared = sgns.keep, Counter[int]()
     centre_stops, context_stops = np.cumsum(centres.counts, dtype=int), np.cumsum(contexts.counts, dtype=int)
 
-    def step(centre: int, row: int, target: float, rate: float) -> np.ndarray:
-        slope = rate * (target - 1 / (1 + np.exp(-inputs[centre] @ outputs[row])))
-        change = slope * outputs[row]
-        outputs[row] += slope * inputs[centre]
+    def slope(hidden: np.ndarray, row: int, target: float, rate: float) -> float:
+        return float(rate * (target - 1 / (1 + np.exp(-hidden @ outputs[row]))))
+
+    def move(hidden: np.ndarray, row: int, by: float) -> np.ndarray:
+        change = by * outputs[row]
+        outputs[row] += by * hidden
         return change
 
     for place, walk in enumerate(walks.tolist()):
         rate = first_rate + (last_rate - first_rate) * place / len(walks)
         for other in range(context_stops[place] - int(contexts.counts[place]), context_stops[place]):
             where, context = int(contexts.positions[other]), int(contexts.rows[other])
-            is_due = used >= sgns.keep
-            for one in range(centre_stops[place] - int(centres.counts[place]), centre_stops[place]):
-                position, centre = int(centres.positions[one]), int(centres.rows[one])
-                if where == position or abs(where - position) > reach(sgns, epoch, walk, position):
-                    continue
-                count += 1
-                if is_due or sgns.keep == 1:
-                    shared = Counter(negatives(sgns, noise, round_number, part, walk, position, where))
-                    used, is_due = 0, False
-                used += 1
-                change = step(centre, context, 1.0, rate)
-                for row, weight in shared.items():
-                    for times in [1] * weight if sgns.keep == 1 else [weight]:
-                        if row != context:
-                            change += step(centre, row, 0.0, rate * times)
-                inputs[centre] += change
+            ones = range(centre_stops[place] - int(centres.counts[place]), centre_stops[place])
+            met = [(int(centres.positions[one]), int(centres.rows[one])) for one in ones]
+            met = [one for one in met if 0 < abs(where - one[0]) <= reach(sgns, epoch, walk, one[0])]
+            count += len(met)
+            if sgns.keep == 1:
+                for position, centre in met:
+                    change = np.zeros(inputs.shape[1])
+                    drawn = negatives(sgns, noise, round_number, part, walk, position, where)
+                    for row in [context, *Counter(row for row in drawn if row != context).elements()]:
+                        change += move(inputs[centre], row, slope(inputs[centre], row, float(row == context), rate))
+                    inputs[centre] += change
+                continue
+            if met and used >= sgns.keep:
+                shared = Counter(negatives(sgns, noise, round_number, part, walk, met[0][0], where))
+                used = 0
+            used += len(met)
+            weights = [(context, 1), *((row, weight) for row, weight in shared.items() if row != context)]
+            while met:
+                size = next(size for size in (4, 2, 1) if size <= len(met))
+                batch, met = [centre for _, centre in met[:size]], met[size:]
+                hidden = inputs[batch].copy()
+                slopes = [
+                    [slope(before, row, float(row == context), rate * weight) for row, weight in weights]
+                    for before in hidden
+                ]
+                for centre, before, of_rows in zip(batch, hidden, slopes, strict=True):
+                    for (row, _), by in zip(weights, of_rows, strict=True):
+                        inputs[centre] += move(before, row, by)
     return count

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from node2vec import cli, cli_options, graph_job, walk_job
+from node2vec import cli, cli_options, walk_job
 from node2vec.cli import main
 from sparkdl.errors import ClusterError
 
@@ -227,7 +227,7 @@ def test_run_tells_its_progress_and_goes_on(
 ) -> None:
     run = ["run", "--input", str(done / "edges.csv"), *SMALL, "--seed", "3", "--root"]
     output = tmp_path / "v.txt"
-    monkeypatch.setattr(graph_job, "sort_nodes", lambda *arguments: pytest.fail("the graph was made again"))
+    monkeypatch.setattr("node2vec.small_graph_job.build", lambda *arguments: pytest.fail("the graph was made again"))
     assert main([*run, str(done / "root"), "--output", str(output)]) == 0
     told = capsys.readouterr().out
     assert "8  nodes" in told

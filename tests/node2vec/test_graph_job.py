@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from node2vec import graph_job
+from node2vec import graph_job, small_graph_job
 from node2vec.edge_cleaning import clean
 from node2vec.graph import Graph
 from node2vec.graph_files import read_header
@@ -42,8 +42,14 @@ def ids_of(root: Path) -> list[Any]:
     return ids
 
 
-@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(edges=edge_lists(), policy=policies(), partitions=st.integers(1, 4), parts=st.sampled_from([None, 1, 2, 3, 7]))
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    edges=edge_lists(),
+    policy=policies(),
+    partitions=st.integers(1, 4),
+    parts=st.sampled_from([None, 1, 2, 3, 7]),
+    one_task=st.booleans(),
+)
 def test_equals_its_twin(
     spark: SparkSession,
     tmp_path_factory: pytest.TempPathFactory,
@@ -51,8 +57,18 @@ def test_equals_its_twin(
     policy: dict[str, Any],
     partitions: int,
     parts: int | None,
+    one_task: bool,
 ) -> None:
     root = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patched:
+        if not one_task:
+            patched.setattr(small_graph_job, "MOST_ROWS", 0)
+        _equals_its_twin(spark, root, edges, policy, partitions, parts)
+
+
+def _equals_its_twin(
+    spark: SparkSession, root: Path, edges: EdgeList, policy: dict[str, Any], partitions: int, parts: int | None
+) -> None:
     frame = frame_of(spark, edges, partitions)
     refused = ""
     try:
@@ -80,10 +96,12 @@ def test_equals_its_twin(
     assert found.directed == graph.directed
 
 
-@pytest.mark.parametrize("parts", [1, 2, 7])
-@pytest.mark.parametrize("directed", [False, True])
-def test_a_larger_graph_equals_its_twin(spark: SparkSession, tmp_path: Path, directed: bool, parts: int) -> None:
+@pytest.mark.parametrize(("directed", "parts"), [(False, 1), (True, 2), (False, 7)])
+def test_a_larger_graph_equals_its_twin(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directed: bool, parts: int
+) -> None:
     """Large enough for several sorted partitions and for a cut that matters; strings, weights, repeats, hubs."""
+    monkeypatch.setattr(small_graph_job, "MOST_ROWS", 0)
     rng = np.random.default_rng(parts)
     src, dst = (rng.zipf(1.6, 4000) % 700 for _ in range(2))
     weight = rng.choice([0.1, 0.2, 0.3, 1e-3], 4000)
@@ -110,6 +128,7 @@ def test_a_part_is_at_most_as_large_as_told(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("node2vec.node_numbering.PART_BYTES", 2000)
+    monkeypatch.setattr(small_graph_job, "MOST_ROWS", 0)
     rng = np.random.default_rng(0)
     src, dst = rng.integers(0, 300, (2, 1000))
     graph_job.index(spark, frame_of(spark, EdgeList(src.tolist(), dst.tolist(), None)), tmp_path)
@@ -161,7 +180,11 @@ def test_what_broke_off_is_made_anew(spark: SparkSession, tmp_path: Path) -> Non
     assert len(ids_of(tmp_path)) == 3
 
 
-def test_edges_that_change_are_noticed(spark: SparkSession, tmp_path: Path) -> None:
+@pytest.mark.parametrize("most_rows", [0, small_graph_job.MOST_ROWS])
+def test_edges_that_change_are_noticed(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_rows: int
+) -> None:
+    monkeypatch.setattr(small_graph_job, "MOST_ROWS", most_rows)
     ids = spark.range(2000).select(F.col("id").alias("src"), F.lit(-1).cast("bigint").alias("dst"))
     clock = F.udf(lambda: __import__("time").time_ns(), "long").asNondeterministic()
     frame = ids.where(F.xxhash64("src", clock()) % 2 == 0)

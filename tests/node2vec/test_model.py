@@ -199,6 +199,37 @@ def test_the_word2vec_format(model: Node2VecModel, tmp_path: Path, binary: bool)
     assert found == dict(zip(WORDS, MATRIX.tolist(), strict=True))
 
 
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("kind", ["string", "bigint"])
+def test_the_word2vec_format_and_back(spark: SparkSession, tmp_path: Path, kind: str, binary: bool) -> None:
+    path, integers = tmp_path / "vectors.gz", kind == "bigint"
+    Node2VecModel(frame(spark, KINDS[kind], MATRIX, kind), shape=(7, 5)).save_word2vec_format(path, binary)
+    root = tmp_path / "root" if binary else None
+    loaded = Node2VecModel.load_word2vec_format(path, binary, integers, spark, root)
+    assert loaded.vectors.dtypes == [("id", kind), ("vector", "array<float>")]
+    assert tuple(loaded.shape) == (7, 5)
+    assert {row["id"]: row["vector"] for row in loaded.vectors.collect()} == dict(
+        zip(KINDS[kind], MATRIX.tolist(), strict=True)
+    )
+    assert loaded.most_similar(KINDS[kind][0], 3).count() == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"2 2\na 1 2\na 3 4\n", "id 'a' is there 2 times"),
+        (b"2 2\na 1 2\nb nan 4\n", "b"),
+        (b"2 2\na 1 2\n", "ends before vector 2"),
+        (b"\x89PNG\r\n", "no word2vec file: its first line"),
+    ],
+)
+def test_files_that_hold_no_model(spark: SparkSession, tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "vectors").write_bytes(content)
+    with pytest.raises(ConfigError, match=sentence):
+        Node2VecModel.load_word2vec_format(tmp_path / "vectors", spark=spark, root=tmp_path / "root")
+    assert list(tmp_path.glob("root/*")) == []
+
+
 def test_the_word2vec_format_holds_no_whitespace(spark: SparkSession, tmp_path: Path) -> None:
     model = Node2VecModel(frame(spark, ["a", "b c"], MATRIX[:2]))
     with pytest.raises(ConfigError, match="id 'b c' has whitespace in it"):

@@ -29,7 +29,7 @@ def test_kernels_draw_as_the_plain_program_does() -> None:
 
 
 @pytest.mark.parametrize("keep", [1, 8])
-def test_large_and_broken_scores_stay_within_the_table_of_sigmoid(keep: int) -> None:
+def test_large_and_broken_scores_leave_finite_rows(keep: int) -> None:
     (stream,) = streams_of(random_walks(5, 20, 10), 1, 10)
     noise, sgns = skipgram.noise_of(np.ones(10)), Sgns(5, 5, keep, np.uint64(1))
     for value in (pair_kernel.LIMIT, np.nextafter(np.float32(pair_kernel.LIMIT), np.float32(0)), 1e30, np.inf, np.nan):
@@ -40,7 +40,17 @@ def test_large_and_broken_scores_stay_within_the_table_of_sigmoid(keep: int) -> 
             assert np.isfinite(inputs).all() or value > pair_kernel.LIMIT or np.isnan(value)
 
 
-def test_the_table_of_sigmoid_is_close() -> None:
+def test_sigmoid_is_close() -> None:
+    scores = np.linspace(-30, 30, 20_001).astype(np.float32)
+    made = np.array([pair_kernel.sigmoid(score) for score in scores], float)
+    np.testing.assert_allclose(made, 1 / (1 + np.exp(-scores.astype(float))), rtol=0, atol=2e-7)
+    assert 0 <= made.min() <= made.max() <= 1
+    assert pair_kernel.sigmoid(np.float32("inf")) > 1 - 2e-7
+    assert pair_kernel.sigmoid(np.float32("-inf")) < 2e-7
+    assert pair_kernel.sigmoid(np.float32("nan")) < 2e-7
+
+
+def test_a_step_takes_the_slope_of_sigmoid() -> None:
     scores = np.linspace(-13, 13, 2001).astype(np.float32)
     (stream,) = streams_of([[2 * k, 2 * k + 1] for k in range(2001)], 1, 4002)
     inputs, outputs = np.repeat(scores, 2)[:, None].copy(), np.ones((4002, 1), np.float32)
@@ -49,4 +59,4 @@ def test_the_table_of_sigmoid_is_close() -> None:
     before = inputs.copy()
     skipgram.train_block(inputs, outputs, *call)
     share = 1 - (inputs - before)[::2, 0].astype(float)  # the first of each two pairs: its output row was still 1
-    np.testing.assert_allclose(share, 1 / (1 + np.exp(-scores.astype(float))), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(share, 1 / (1 + np.exp(-scores.astype(float))), rtol=0, atol=2e-6)

@@ -140,3 +140,15 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, binary: bool, w
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         list(word2vec_files.read(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "zst"])
+def test_damaged_compression_is_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"vectors.{ending}"
+    word2vec_files.write(path, [(WORDS, matrix(len(WORDS), 500))], len(WORDS), 500)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ConfigError, match=rf"vectors\.{ending} cannot be read: Truncated"):
+        list(word2vec_files.read(path))
+    path.write_bytes(b"1 2\na 1 2\n")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        word2vec_files.shape(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from node2vec import corpus_job, graph_job, skipgram_job, walk_job
+from node2vec import corpus_job, skipgram_job, small_graph_job, walk_job
 from node2vec.estimator import Node2Vec
 from node2vec.workflow import STAGES, Workflow, model_at
 from sparkdl.errors import ClusterError, ConfigError
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.spark
 
 N2V = Node2Vec(dimensions=8, num_walks=3, walk_length=8, window=3, partitions=2, episodes=2, seed=4)
 WORK = {
-    "index": (graph_job, "sort_nodes"),
+    "index": (small_graph_job, "build"),
     "walk": (walk_job, "_plan"),
     "prepare": (corpus_job, "_run"),
     "train": (skipgram_job, "_run"),
@@ -67,6 +67,7 @@ def test_steps_are_the_stages_and_what_they_return(done: Path) -> None:
     assert results["index"].nodes == 12
     assert results["walk"].count() == 36
     assert (results["prepare"].num_parts, results["prepare"].num_episodes) == (2, 2)
+    assert results["train"]._shape == (12, 8)  # no pass over vectors that have just been written
     vectors = vectors_of(results["train"])
     assert sorted(vectors) == sorted(f"{side}{n}" for side in "ab" for n in range(6))
     assert {len(vector) for vector in vectors.values()} == {8}

@@ -142,6 +142,13 @@ def test_no_hint_where_scheduling_is_small_or_only_the_start_was_slow(lines: lis
     assert hints(lines) == []
 
 
+def test_verbose_2_is_a_line_a_step(lines: list[str], clock: Clock) -> None:
+    shown = progress(clock, verbose=2)
+    for step in range(3):
+        shown.update(record(step))
+    assert [re.findall(r"Step (\d+)", line) for line in lines] == [["1"], ["2"], ["3"]]
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -164,6 +171,39 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, lines: list[str]) 
     assert "executor 2 was lost\n" in text
     assert re.search(r"Epoch 1/5: .* 26/590 .*loss 0\.4321, lr 0\.001, 32000\.0 rows/s", text)
     assert lines == []
+
+
+def test_verbose_2_on_a_terminal_is_lines_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    shown = progress(verbose=2)
+    shown.update(record(0))
+    shown.update(record(1))
+    shown.close()
+    text = terminal.getvalue()
+    assert re.findall(r"\[Step (\d)\]", text) == ["1", "2"]
+    assert "2/590" in text
+
+
+def test_when_something_was_shown_last(lines: list[str], clock: Clock) -> None:
+    shown = progress(clock)
+    assert shown.shown_at == 100.0
+    clock.now = 110.0
+    shown.update(record(0))
+    clock.now = 112.0
+    shown.update(record(1))  # no line: the last one is two seconds old
+    assert shown.shown_at == 110.0
+    shown.note("text")
+    assert shown.shown_at == 112.0
+
+
+def test_a_bar_that_moves_is_something_shown(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    shown = progress(clock)
+    clock.now = 107.0
+    shown.update(record(0))
+    assert shown.shown_at == 107.0
+    shown.close()
 
 
 SCRIPT = """
