@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from sparkdl.checkpoint_files import checkpoint_name
 from sparkdl.errors import ConfigError
 from sparkdl.history import History, StepRecord
 from sparkdl.triggers import EveryEpoch, Moment, Trigger
@@ -276,11 +277,6 @@ class ModelCheckpoint(Callback):
         if self.monitor is not None:
             self.monitor.best = values["best"]
         self.best_path, self.last_path, self._kept = values["best_path"], values["last_path"], list(values["kept"])
-
-
-def checkpoint_name(root: str, step: int) -> str:
-    """Where the checkpoint of a step lies."""
-    return f"{root.rstrip('/')}/step-{step:08d}"
 
 
 class LearningRateMonitor(Callback):

@@ -17,8 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from sparkdl import checkpoint_job, dry_run, preflight_job, replica_data_job, spark_conf
 from sparkdl import payload as payload_module
 from sparkdl.callbacks import Callback, FitState
-from sparkdl.checkpoint_files import TrainerState
-from sparkdl.checkpoint_job import Checkpoint
+from sparkdl.checkpoint_files import Checkpoint, describe
 from sparkdl.course import Course
 from sparkdl.history import History
 from sparkdl.payload import Payload
@@ -130,9 +129,8 @@ class FitRun:
                 start, state.stopped = settings.resume.state.step, settings.resume.state.stopped
                 restore_callbacks(settings.callbacks, settings.resume)
             engine.begin(plan, laid_out.form, progress.note, settings.resume)
-            course = Course(
-                state, until, settings.validate, settings.validate_every, settings.callbacks, progress.update
-            )
+            validate = None if settings.validate is None else self._validate
+            course = Course(state, until, validate, settings.validate_every, settings.callbacks, progress.update)
             if not course.begin(start):
                 names = list(self._payload.metrics)
                 train(engine, plan, self._schedule, course, laid_out.steps_per_job, names, history, start)
@@ -142,6 +140,11 @@ class FitRun:
         finally:
             progress.close()
 
+    def _validate(self) -> Mapping[str, float]:
+        assert self._settings.validate is not None
+        self._model_now()
+        return self._settings.validate()
+
     def _model_now(self) -> torch.nn.Module:
         """The model with the weights of the last pause."""
         if self._at != self._engine.version:
@@ -150,24 +153,15 @@ class FitRun:
         return self._model
 
     def _save(self, root: str) -> str:
-        plan, moment, callbacks = self._plan, self._state.moment, self._settings.callbacks
-        state = TrainerState(
-            step=moment.step,
-            epoch=moment.epoch,
-            index=moment.step % plan.steps_per_epoch,
-            seed=plan.seed,
-            replicas=plan.num_replicas,
-            batch_size=plan.batch_size,
-            rows_per_replica=plan.rows_per_replica,
-            callbacks=[{"type": type(c).__name__, "state": c.state_dict()} for c in callbacks],
-            stopped=self._state.stopped,
-        )
+        state, callbacks = self._state, self._settings.callbacks
+        kept = [{"type": type(c).__name__, "state": c.state_dict()} for c in callbacks]
+        described = describe(self._payload, self._plan, state.moment.step, callbacks=kept, stopped=state.stopped)
         tensors = [callback.tensors() for callback in callbacks]
         path = checkpoint_job.save(
-            self._sc, root, self._engine, self._model_now(), state, self._history.to_arrays(), tensors
+            self._sc, root, self._engine, self._model_now(), described, self._history.to_arrays(), tensors
         )
         for callback in callbacks:
-            callback.on_checkpoint(self._state, path)
+            callback.on_checkpoint(state, path)
         return path
 
     def _remove(self, path: str) -> None:

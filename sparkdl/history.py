@@ -217,11 +217,10 @@ class History:
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Everything but the fingerprint, as arrays that a checkpoint keeps; the inverse of `from_arrays`."""
-        tables = {"steps": self._steps, "epochs": self._epochs, "validations": self._validations}
         found: dict[str, npt.NDArray[np.generic]] = {
-            f"{name}.{column}": np.array(values)
-            for name, table in tables.items()
-            for column, values in table.columns.items()
+            f"{name}.{number:03d}.{column}": np.array(values)  # files do not keep an order
+            for name, table in self._tables().items()
+            for number, (column, values) in enumerate(table.columns.items())
         }
         found["events"] = np.frombuffer(json.dumps(self.events).encode(), np.uint8)
         return found
@@ -230,10 +229,9 @@ class History:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> History:
         """A history as `to_arrays` gave it."""
         history = cls()
-        tables = {"steps": history._steps, "epochs": history._epochs, "validations": history._validations}
-        for name, table in tables.items():
-            prefix = f"{name}."
-            table.restore({key[len(prefix) :]: value for key, value in arrays.items() if key.startswith(prefix)})
+        for name, table in history._tables().items():
+            own = [key for key in sorted(arrays) if key.startswith(f"{name}.")]
+            table.restore({key.split(".", 2)[2]: arrays[key] for key in own})
         history.events = [(step, text) for step, text in json.loads(arrays["events"].tobytes())]
         return history
 
@@ -269,6 +267,9 @@ class History:
         total = sum(medians.values())
         shares = {part: median / total if total > 0 else math.nan for part, median in medians.items()}
         return {**{f"{part}_ms": median for part, median in medians.items()}, **shares}
+
+    def _tables(self) -> dict[str, _Table]:
+        return {"steps": self._steps, "epochs": self._epochs, "validations": self._validations}
 
     def _metrics(self) -> list[str]:
         return [name for name in self._steps.columns if name not in _STEP_COLUMNS]

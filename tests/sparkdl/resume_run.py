@@ -65,7 +65,9 @@ def train(directory: Path, steps: int, steps_per_job: int, form: str) -> dict[st
         callbacks=[
             EarlyStopping("val_loss", patience=3, restore_best=True),
             Steps(directory / "step"),
-            ModelCheckpoint(str(directory / "checkpoints"), every=SeveralIteration(15), keep_last=2, monitor="val_loss"),
+            ModelCheckpoint(
+                str(directory / "checkpoints"), every=SeveralIteration(15), keep_last=2, monitor="val_loss"
+            ),
         ],
         verbose=0,
     )

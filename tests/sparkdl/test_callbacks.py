@@ -16,8 +16,8 @@ from sparkdl.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
     Monitor,
-    checkpoint_name,
 )
+from sparkdl.checkpoint_files import checkpoint_name
 from sparkdl.errors import ConfigError
 from sparkdl.history import History, StepRecord
 from sparkdl.triggers import EveryEpoch, Moment, SeveralIteration
@@ -162,8 +162,8 @@ def test_the_learning_rate_is_noted_when_it_changes_much() -> None:
         (lambda: EarlyStopping(patience=-1), "patience is -1; pass how many measurements"),
         (lambda: EarlyStopping(min_delta=-0.1), "min_delta is -0.1; pass 0 or more"),
         (lambda: ModelCheckpoint(""), "ModelCheckpoint's path is ''; pass a directory"),
-        (lambda: ModelCheckpoint(Path("c")), "ModelCheckpoint's path is PosixPath"),
-        (lambda: ModelCheckpoint("c", every=200), "every is 200; pass a trigger such as SeveralIteration"),
+        (lambda: ModelCheckpoint(Path("c")), "ModelCheckpoint's path is PosixPath"),  # type: ignore[arg-type]
+        (lambda: ModelCheckpoint("c", every=200), "every is 200; pass a trigger such as SeveralIteration"),  # type: ignore[arg-type]
         (lambda: ModelCheckpoint("c", keep_last=0), "keep_last is 0; pass a positive number of checkpoints"),
         (lambda: LearningRateMonitor(1.0), "factor is 1.0; pass a number above 1"),
         (lambda: Monitor("loss", "up"), "mode is 'up'"),

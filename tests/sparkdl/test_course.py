@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ class Steps:
     def __init__(self) -> None:
         self.steps: list[int] = []
 
-    def run(self, steps: list[StepSettings]) -> list[StepReport]:
+    def run(self, steps: Sequence[StepSettings]) -> list[StepReport]:
         self.steps += [s.step for s in steps]
         return [StepReport(s, np.array([[8, 8, 8.0 * (10 - s.step), 0, 0, 0, 0]]), 0.01) for s in steps]
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -157,19 +158,14 @@ def test_validation_by_a_column_of_arrays_and_frames(spark: SparkSession) -> Non
 
 
 def test_callbacks_find_what_is_theirs() -> None:
-    class Kept:
-        path, history = "c", None
-        tensors: Any = [{}, {"w": torch.ones(1)}, {}]
-
-        class state:  # noqa: N801
-            callbacks: Any = [
-                {"type": "ModelCheckpoint", "state": {"best": 1.0, "best_path": "a", "last_path": "b", "kept": []}},
-                {"type": "EarlyStopping", "state": {"best": 0.5, "best_step": 4, "waited": 1}},
-                {"type": "EarlyStopping", "state": {"best": 0.7, "best_step": 5, "waited": 2}},
-            ]
-
+    saved = [
+        {"type": "ModelCheckpoint", "state": {"best": 1.0, "best_path": "a", "last_path": "b", "kept": []}},
+        {"type": "EarlyStopping", "state": {"best": 0.5, "best_step": 4, "waited": 1}},
+        {"type": "EarlyStopping", "state": {"best": 0.7, "best_step": 5, "waited": 2}},
+    ]
+    found = SimpleNamespace(state=SimpleNamespace(callbacks=saved), tensors=[{}, {"w": torch.ones(1)}, {}])
     first, second, third = EarlyStopping(), EarlyStopping("val_f1"), EarlyStopping("val_auc")
-    restore_callbacks([first, second, third], Kept)  # type: ignore[arg-type]
+    restore_callbacks([first, second, third], found)  # type: ignore[arg-type]
     assert [(c.waited, c.best_step) for c in (first, second, third)] == [(1, 4), (2, 5), (0, 0)]
     assert list(first.tensors()) == ["w"]
 
