@@ -12,7 +12,12 @@ Parts are cut by the *snake*: ids fall in frequency, every P of them are a group
 from left to right, then from right to left. A part then has its share of frequent and of rare nodes, and id, part and
 row follow from each other by arithmetic: there is no table.
 
-Letters: V nodes (ids 0 .. V-1, by falling frequency), W walks, T tokens, P parts, E episodes.
+Tasks of several cores hold c parts of each table, a *group*: the parts c * I .. c * I + c-1 are group I, and there are
+N = P / c of them. In a *group round* task I meets one group of the outputs, by the same rule with N in place of P, and
+plays c rounds with it, in each of which its c threads train c blocks that share no row. So an epoch has E * N group
+rounds, after which tables travel, and E * P rounds as before, in another order. With c = 1 both are one.
+
+Letters: V nodes (ids 0 .. V-1, by falling frequency), W walks, T tokens, P parts, E episodes, c cores, N groups.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ FEWEST_NODES = 2000  # below these, one part: a round's fixed cost would be more
 FEWEST_TOKENS = 1_000_000
 NODES_OF_A_PART = 1000  # at least
 MOST_PARTS = 16  # above, reading two streams and finding few pairs costs more than the pairs
+LARGE_TABLE = 16 << 20  # bytes of one table: to send more takes longer than a round's fixed cost, about 0.1 s
 EPISODES = 16  # where there are several parts: link prediction suffers from fewer
 
 _GOLDEN_U64 = np.uint64(GOLDEN)
@@ -95,18 +101,34 @@ def rounds(num_parts: int, num_episodes: int, epochs: int) -> list[Round]:
     return [round_at(number, num_parts, num_episodes) for number in range(num_rounds(num_parts, num_episodes, epochs))]
 
 
-def output_part(task: int, this: Round, num_parts: int) -> int:
-    """The part of the outputs that a task trains against; its part of the inputs is `task` always."""
-    return (task + this.turn + this.episode) % num_parts
+def fine_rounds(this: Round, cores: int) -> list[Round]:
+    """The rounds of parts in a round of groups, in order. `this`: of ``round_at(number, N, E)``."""
+    return [
+        Round(this.number * cores + turn, this.epoch, this.episode, this.turn * cores + turn) for turn in range(cores)
+    ]
 
 
-def holder(part: int, this: Round, num_parts: int) -> int:
-    """The task that trains against a part of the outputs: the inverse of `output_part`."""
-    return (part - this.turn - this.episode) % num_parts
+def parts_of(group: int, cores: int) -> range:
+    """The parts of a group."""
+    return range(group * cores, (group + 1) * cores)
+
+
+def output_part(task: int, this: Round, num_parts: int, cores: int = 1) -> int:
+    """The part of the outputs that meets part `task` of the inputs. Of groups: with N for P, and one core."""
+    group, place = divmod(task, cores)
+    ahead, turn = divmod(this.turn, cores)
+    return (group + ahead + this.episode) % (num_parts // cores) * cores + (place + turn) % cores
+
+
+def holder(part: int, this: Round, num_parts: int, cores: int = 1) -> int:
+    """The part of the inputs that meets a part of the outputs: the inverse of `output_part`."""
+    group, place = divmod(part, cores)
+    ahead, turn = divmod(this.turn, cores)
+    return (group - ahead - this.episode) % (num_parts // cores) * cores + (place - turn) % cores
 
 
 def next_holder(part: int, this: Round, num_parts: int, num_episodes: int) -> int:
-    """The task that needs a part of the outputs in the round after this one."""
+    """The task that needs a part of the outputs in the round after this one. Of groups: with N for P."""
     return holder(part, round_at(this.number + 1, num_parts, num_episodes), num_parts)
 
 
@@ -125,6 +147,17 @@ def default_parts(num_nodes: int, num_tokens: int, slots: int) -> int:
     if num_nodes < FEWEST_NODES or num_tokens < FEWEST_TOKENS:
         return 1
     return max(1, min(slots, MOST_PARTS, num_nodes // NODES_OF_A_PART))
+
+
+def default_cores(num_nodes: int, dimensions: int, num_parts: int, executor_cores: int) -> int:
+    """Cores of a task: 1, but where a part's table is large, as many as an executor has and P is a multiple of.
+
+    Parts that stay in one task do not travel between its threads: c cores move a c-th of the bytes. For small tables a
+    round's fixed cost is all there is.
+    """
+    if 4 * dimensions * (num_nodes // num_parts) < LARGE_TABLE:
+        return 1
+    return max(cores for cores in range(1, max(1, min(num_parts, executor_cores)) + 1) if num_parts % cores == 0)
 
 
 def default_episodes(num_parts: int) -> int:

@@ -16,7 +16,9 @@ DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Node2V
 GRAPH = ("directed", "multi_edges", "self_loops", "bad_weights", "max_degree")
 WALK = ("p", "q", "num_walks", "walk_length", "extend", "gamma")
 CORPUS = ("partitions", "episodes", "min_count", "sample")
-TRAINING = ("dimensions", "window", "negative", "ns_exponent", "alpha", "min_alpha", "epochs", "negatives")
+TRAINING = (
+    "dimensions", "window", "negative", "ns_exponent", "alpha", "min_alpha", "epochs", "negatives", "cores", "device"
+)  # fmt: skip
 
 _MASTER = "Spark decides how many tasks run at once: give --master local[8], or ask spark-submit for more executors"
 
@@ -203,6 +205,19 @@ def add_training(command: argparse.ArgumentParser) -> None:
         choices=("shared", "pair"),
         default=DEFAULTS["negatives"],
         help="noise nodes serve several pairs, or each pair has its own, which is slower (default: %(default)s)",
+    )
+    group.add_argument(
+        "--cores",
+        type=int,
+        default=DEFAULTS["cores"],
+        metavar="N",
+        help="of a task, a divisor of --partitions (default: 1; of an executor where tables are large)",
+    )
+    group.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default=DEFAULTS["device"],
+        help="auto: GPUs where Spark gives tasks some, else the CPU (default: %(default)s)",
     )
 
 

@@ -43,6 +43,8 @@ class Node2Vec:
     partitions: parts that the vocabulary is cut into, at most so many tasks train at once; episodes: how often they
     take turns in an epoch. Both belong to the vectors' identity; None: chosen by size and slots at the start, so give
     numbers where two clusters shall give the same vectors. seed: of all randomness.
+    cores: of a training task, a divisor of the partitions (None: 1, or an executor's for large tables); device: "cpu",
+    "cuda" or "auto", GPUs where the session gives tasks some. They belong to the vectors' identity, too.
 
     Raises ConfigError: a setting that makes no walks or no vectors.
     """
@@ -71,6 +73,8 @@ class Node2Vec:
     multi_edges: str = "sum"
     self_loops: str = "keep"
     bad_weights: str = "raise"
+    cores: int | None = None
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         self.request()
@@ -91,7 +95,7 @@ class Node2Vec:
     def training(self) -> dict[str, Any]:
         """The settings of the vectors."""
         names = ("dimensions", "window", "negative", "ns_exponent", "alpha", "min_alpha", "epochs", "negatives")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "cores", "device")}
 
     def fit(
         self, edges: Any, init: Node2VecModel | None = None, root: str | os.PathLike[str] | None = None

@@ -53,6 +53,9 @@ def vectors_are_done(root: str | os.PathLike[str], training: dict[str, Any]) -> 
     if found is None:
         return False
     wanted = {**training, "init": None, "inputs": header.fingerprint}
+    for name, anything in (("cores", None), ("device", "auto")):
+        if wanted.get(name) == anything:
+            wanted.pop(name, None)
     shared = wanted.pop("negatives") == "shared"
     return all(found.get(name) == value for name, value in wanted.items()) and (found["keep"] > 1) == shared
 

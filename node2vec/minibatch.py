@@ -7,8 +7,8 @@ once (Ji et al., *Parallelizing word2vec in shared and distributed memory*, 2016
 
 The scores are those of the rows before the minibatch. The changes are not: in its register an output row is moved by
 one centre after the other, and each centre gets the row as those before it left it. That costs nothing and is nearly
-the descent pair by pair; with changes from the rows as they were, vectors stay 11 % shorter (PPI), and macro-F1 falls
-by .001 to .002.
+the descent pair by pair; with changes from the rows as they were, vectors are 8 % shorter and macro-F1 is .002 lower
+(PPI, mean of six runs).
 
 The loops are written in LLVM's own vectors of `LANES` numbers: its vectorizer gives up where several rows are stored,
 for they may be one row; here they may be, too. The order of all sums is laid down, so the width of a processor's

@@ -46,6 +46,7 @@ _UNDER = tuple(
     np.float32(number)
     for number in (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 )
+AHEAD = 2  # positions: how long before its first pair a centre's row is asked for
 LIMIT = 2 * float(_FLAT)  # sigmoid is the same beyond it
 _SCORES_OF_4, _MOVE_4 = minibatch.products(4)
 _SCORES_OF_2, _MOVE_2 = minibatch.products(2)
@@ -206,11 +207,14 @@ def descend(
         walk_key = key(sgns.seed ^ WINDOWS, epoch, walks[number])
         _reaches(walk_key, centre_positions[first_centre:centre_stop], sgns.window, reaches)
         noise_key = mix(block_key + np.uint64(walks[number] + 1) * _GOLDEN)
-        near = first_centre
+        near, far = first_centre, first_centre
         for other in range(first_context, context_stop):
             position, output = np.int64(context_positions[other]), np.int64(context_rows[other])
             if other + 1 < context_stop:
                 fetch(outputs, np.int64(context_rows[other + 1]))
+            while far < centre_stop and np.int64(centre_positions[far]) <= position + sgns.window + AHEAD:
+                fetch(inputs, np.int64(centre_rows[far]))
+                far += 1
             while near < centre_stop and np.int64(centre_positions[near]) < position - sgns.window:
                 near += 1
             num_near = _near(

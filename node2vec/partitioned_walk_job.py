@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from pyspark import SparkContext, SparkFiles
+from pyspark import SparkContext
 from pyspark.broadcast import Broadcast
 
 from node2vec import spark_shuffles
 from node2vec.graph_files import read_header
+from node2vec.host_directory import host_directory
 from node2vec.replicated_walk_job import HOST_DIR, Part, described
 from node2vec.spark_shuffles import Blob
 from sparkdl import worker_heap
@@ -139,7 +140,7 @@ def _write_round(
 
 def local_folder(host_dir: str | None) -> str:
     """Where an executor keeps its part files; see ``replicated_walk_job``."""
-    return host_dir or os.path.join(os.path.abspath(SparkFiles.getRootDirectory()), "node2vec")
+    return host_dir or host_directory()
 
 
 class _Home:

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pyspark import SparkContext, SparkFiles
+from pyspark import SparkContext
 from pyspark.broadcast import Broadcast
 
+from node2vec.host_directory import host_directory
 from sparkdl import spark_conf, spark_internals, worker_heap
 
 HOST_DIR = "spark.node2vec.hostDir"
@@ -120,7 +121,7 @@ class _Task:
 
     def __call__(self, share: tuple[int, int, int]) -> Part:
         # executors answer ".", see sparkdl.replica_cache
-        local = self.host_dir or os.path.join(os.path.abspath(SparkFiles.getRootDirectory()), "node2vec")
+        local = self.host_dir or host_directory()
         part = _write_part(self, local, *share)
         worker_heap.set_apart()
         return part

@@ -1,46 +1,60 @@
 """The stage *vectors*: skip-gram with negative sampling on Spark by parameter rotation. Its twin: ``block_training``.
 
-A round is one Spark stage of P tasks. Task i holds input part i and one output part, trains the pairs of that block on
-the token streams of the episode, and sends both tables on: the input part to itself, the output part to the task that
-needs it next. No two tasks touch the same row, so there are no locks and no parameter server, and the bits depend on
-the seed, the parts, the episodes and the corpus alone. (GraphVite, Zhu et al., WWW 2019; PyTorch-BigGraph, Lerer et
-al., MLSys 2019.)
+A round is one Spark stage of N tasks, each of c cores (``block_schedule``). Task i holds a group of c input parts and
+one of c output parts, trains the pairs of these blocks on the token streams of the episode, and passes both on: the
+inputs to itself, the outputs to the task that needs them next. No two threads touch the same row, so there are no locks
+and no parameter server, and the bits depend on the seed, the parts, the episodes, the cores and the corpus alone.
+(GraphVite, Zhu et al., WWW 2019; PyTorch-BigGraph, Lerer et al., MLSys 2019.)
 
+Outputs travel through Spark's shuffle. Large inputs stay on the executor (``resident_tables``), others go the same way.
 Every 4 to 16 rounds, by size, the tables are also written down, and the next round begins from the files
-(``table_files``).
-In between, Spark itself recovers lost tasks and shuffle files along the lineage, which never gets longer than that.
-A run that broke off goes on from the last complete folder. What comes out is ``part-<part>.parquet``: index, vector.
+(``table_files``). In between, Spark itself recovers lost tasks and shuffle files along the lineage, which never gets
+longer than that; where resident tables are lost, the driver goes back to the files. A run that broke off goes on from
+the last complete folder. What comes out is ``part-<part>.parquet``: index, vector.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import uuid
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from tqdm import tqdm
 
-from node2vec import block_schedule, corpus_files, spark_shuffles, stage, table_files, table_pieces
-from node2vec.corpus_job import counts_of
-from node2vec.graph_files import absolute, file_system
+from node2vec import (
+    block_schedule,
+    corpus_files,
+    resident_tables,
+    spark_shuffles,
+    stage,
+    table_files,
+    task_cores,
+    training_device,
+)
+from node2vec.graph_files import absolute
 from node2vec.graph_job import spark_path
-from node2vec.table_pieces import Blob, Table
-from sparkdl import spark_conf, spark_internals, worker_heap
-from sparkdl.errors import ConfigError
+from node2vec.rotation import Removal, Rotation
+from node2vec.training_device import DEVICES
+from sparkdl import spark_conf, spark_internals
+from sparkdl.errors import ClusterError, ConfigError
+from sparkdl.spark_failures import FAILURES, failure_text, first_line
 
 if TYPE_CHECKING:
     from node2vec.block_training import Training
+
+logger = logging.getLogger("node2vec")
 
 STAGE = "vectors"
 ROUNDS_KEPT = 16
 BYTES_KEPT = 1 << 30  # of a task's tables in the shuffle files of the rounds kept
 LEAST_KEPT = 4
-PIECE_BYTES = 2 << 20
+LOST, NO_DEVICE = "sparkdl.errors.StateLost", "sparkdl.errors.ClusterError: "  # what tasks raise
+MOST_LOSSES = 3  # of resident tables; after these they are sent, which needs no executor to stay
 
 
 def train(
@@ -57,6 +71,8 @@ def train(
     init: DataFrame | None = None,
     seed: int = 0,
     verbose: bool = True,
+    cores: int | None = None,
+    device: str = "auto",
 ) -> DataFrame:
     """Vectors of all nodes in the corpus at ``root/corpus``: ``root/vectors``, index int and vector array<float>.
 
@@ -64,19 +80,34 @@ def train(
     ns_exponent: noise is drawn in proportion to counts to this power. alpha, min_alpha: the learning rate falls from
     one to the other, linearly over all pairs. negatives: "shared", noise nodes serve 8 pairs, or "pair", each pair has
     its own, at a third of the speed. init: index, vector of an earlier training; other nodes begin at random. verbose:
-    show progress.
+    show progress. cores: of a task, a divisor of the corpus' parts; they belong to the vectors' identity. None: those
+    of vectors that are there, else ``block_schedule.default_cores``. device: "cpu"; "cuda", for executors with GPUs; or
+    "auto", that of vectors that are there, else "cuda" where the session gives GPUs to tasks; part of the identity too.
 
     Vectors that are there already, of the same settings and corpus, are not made again; a training that broke off goes
     on from its last complete round that was written down.
-    Raises ConfigError: settings that cannot be used, no corpus at root, or vectors of other settings there.
+    Raises ConfigError: settings that cannot be used, no corpus at root, or vectors of other settings there; and
+    ClusterError: an executor has no GPU.
     """
     spark_conf.refuse_connect(spark)
     sc = spark.sparkContext
     location = absolute(root)
-    check(dimensions, window, negative, ns_exponent, alpha, min_alpha, epochs, negatives, seed)
+    check(dimensions, window, negative, ns_exponent, alpha, min_alpha, epochs, negatives, seed, cores, device)
     header = corpus_files.read_header(f"{location}/corpus")
     from node2vec.block_training import Training
 
+    kept = stage.settings_of(location, STAGE) or {}
+    if device == "auto":
+        gpus = float(sc.getConf().get("spark.task.resource.gpu.amount", "0"))
+        device = kept.get("device") or training_device.chosen(device, gpus)
+    cores = cores or kept.get("cores") or block_schedule.default_cores(
+        header.num_nodes, dimensions, header.num_parts, task_cores.executor_cores(sc)
+    )  # fmt: skip
+    if header.num_parts % cores:
+        raise ConfigError(
+            f"cores={cores}, but the corpus has {header.num_parts} parts: a task holds as many parts as it has cores, "
+            "so give a divisor of the parts, or prepare the corpus with other partitions."
+        )
     training = Training(
         dimensions=dimensions,
         window=window,
@@ -91,6 +122,8 @@ def train(
         num_episodes=header.num_episodes,
         num_nodes=header.num_nodes,
         num_walks=header.num_walks,
+        cores=cores,
+        device=device,
     )
     settings = {**training._asdict(), "init": _init_hash(init), "inputs": header.fingerprint}
     if not stage.done(location, STAGE, settings):
@@ -114,9 +147,12 @@ def check(
     epochs: int,
     negatives: str,
     seed: int = 0,
+    cores: int | None = None,
+    device: str = "auto",
 ) -> None:
     """Raises ConfigError: settings of `train` that cannot be used."""
-    for name, value in (("dimensions", dimensions), ("window", window), ("epochs", epochs)):
+    counts = {"dimensions": dimensions, "window": window, "epochs": epochs, "cores": 1 if cores is None else cores}
+    for name, value in counts.items():
         if value < 1:
             raise ConfigError(f"{name}={value} is less than 1; give 1 or more.")
     if negative < 0:
@@ -132,6 +168,8 @@ def check(
         raise ConfigError(f"seed={seed} does not fit 64 bits: give 0 to 2^64 - 1.")
     if negatives not in ("shared", "pair"):
         raise ConfigError(f'negatives={negatives!r} is unknown; choose "shared" or "pair".')
+    if device not in DEVICES:
+        raise ConfigError(f'device={device!r} is unknown; choose "auto", "cpu" or "cuda".')
 
 
 def described(sc: SparkContext, text: str) -> Any:
@@ -141,15 +179,43 @@ def described(sc: SparkContext, text: str) -> Any:
 
 def _run(sc: SparkContext, training: Training, location: str, fingerprint: str, verbose: bool) -> None:
     """All rounds from the last folder that is complete on."""
-    parts = training.num_parts
-    total = training.epochs * training.num_episodes * parts
     output = f"{location}/{STAGE}"
+    largest = 4 * training.dimensions * -(-training.num_nodes // training.num_groups)
+    stay = task_cores.all_at_once(sc, training.num_groups, training.cores)
+    resident = stay and largest >= resident_tables.LARGE
+    total = training.num_group_rounds
+    bar = tqdm(total=total, desc="training", unit="round", disable=not (verbose and sys.stderr.isatty()))
+    run, losses = uuid.uuid4().hex[:12], 0
+    try:
+        while True:
+            name = f"{run}-{losses}" if resident and losses < MOST_LOSSES else None
+            every = rounds_kept(training, name is not None)
+            try:
+                _rounds(sc, Rotation(training, f"{location}/corpus", fingerprint, output, every, name), total, bar)
+                break
+            except FAILURES as error:
+                text = failure_text(error)
+                if NO_DEVICE in text:
+                    raise ClusterError(first_line(text).removeprefix(NO_DEVICE)) from error
+                if name is None or LOST not in text:
+                    raise
+                losses += 1
+                logger.warning(
+                    "tables on an executor were lost (%d of %d times, then they are sent through the shuffle): going "
+                    "back to round %d of %d", losses, MOST_LOSSES, table_files.complete_rounds(output), total
+                )  # fmt: skip
+    finally:
+        bar.close()
+    table_files.clear(output)
+
+
+def _rounds(sc: SparkContext, later: Rotation, total: int, bar: Any) -> None:
+    """The rounds that are left. Raises what Spark raises, also if resident tables are lost."""
+    training, output = later.training, later.output
+    groups = training.num_groups
+    form = spark_shuffles.shuffles(sc, groups, groups + 1, _nothing, received=later.received, cores=training.cores)
     begun = table_files.complete_rounds(output)
-    later = _Rotation(training, f"{location}/corpus", fingerprint, output)
-    form = spark_shuffles.shuffles(
-        sc, parts, parts + 1, _nothing, received=2 * table_pieces.pieces_of(training, PIECE_BYTES).number
-    )
-    bar = tqdm(total=total, initial=begun, desc="training", unit="round", disable=not (verbose and sys.stderr.isatty()))
+    bar.update(begun - bar.n)
     try:
         while begun < total:
             stop = min(total, (begun // later.every + 1) * later.every)
@@ -166,92 +232,38 @@ def _run(sc: SparkContext, training: Training, location: str, fingerprint: str, 
                 table_files.complete(output, stop)
             begun = stop
     finally:
-        bar.close()
+        if later.resident is not None:
+            _remove_resident(sc, form, later.resident)
         form.close()
-    table_files.clear(output)
+
+
+def _remove_resident(sc: SparkContext, form: spark_shuffles.Shuffles, name: str) -> None:
+    """On every executor that has tables of this name; one that is gone has lost them anyway."""
+    try:
+        with described(sc, "removing tables"):
+            removing = form.born(Removal(name))
+            form.run(removing)
+            form.drop([removing])
+    except Exception:
+        logger.debug("resident tables were not removed; Spark does it with the application", exc_info=True)
 
 
 def story(number: int, training: Training) -> str:
     """What the Spark UI shows of a round."""
-    this = block_schedule.round_at(number, training.num_parts, training.num_episodes)
+    this = training.group_round(number)
     epoch = f"epoch {this.epoch + 1} of {training.epochs}, " if training.epochs > 1 else ""
-    return (
-        f"{epoch}episode {this.episode + 1} of {training.num_episodes}, round {this.turn + 1} of {training.num_parts}"
-    )
+    turn = f"round {this.turn + 1} of {training.num_groups}"
+    return f"{epoch}episode {this.episode + 1} of {training.num_episodes}, {turn}"
 
 
-def rounds_kept(training: Training) -> int:
+def rounds_kept(training: Training, resident: bool = False) -> int:
     """Rounds whose tables stay in shuffle files, until they are written down."""
-    num_bytes = 8 * training.dimensions * -(-training.num_nodes // training.num_parts)
+    num_bytes = (4 if resident else 8) * training.dimensions * -(-training.num_nodes // training.num_groups)
     return max(min(LEAST_KEPT, ROUNDS_KEPT), min(ROUNDS_KEPT, BYTES_KEPT // num_bytes))
 
 
 def _nothing(part: int) -> None:
     """A token needs nothing on its executor."""
-
-
-class _Rotation:
-    """What a task of a round runs; its number comes with the tables, so all rounds but the first share one object."""
-
-    def __init__(
-        self,
-        training: Training,
-        corpus: str,
-        fingerprint: str,
-        output: str,
-        begin: int | None = None,
-    ):
-        self.training, self.corpus, self.fingerprint, self.output = training, corpus, fingerprint, output
-        self.begin, self.every = begin, rounds_kept(training)
-        self.pieces = table_pieces.pieces_of(training, PIECE_BYTES)
-
-    def beginning(self, number: int) -> _Rotation:
-        """The round that begins from files, or, at 0, from the seed."""
-        return _Rotation(self.training, self.corpus, self.fingerprint, self.output, number)
-
-    def __call__(self, split: int, blobs: Iterable[bytes]) -> Iterator[tuple[int, Blob]]:
-        from node2vec import block_training
-
-        training = self.training
-        parts = training.num_parts
-        if self.begin is None:
-            number, inputs, outputs = table_pieces.received(training, self.pieces, split, blobs)
-        else:
-            number = self.begin
-            inputs, outputs = self._begun(split)
-        this = block_schedule.round_at(number, parts, training.num_episodes)
-        other = block_schedule.output_part(split, this, parts)
-        files, folder = file_system(self.corpus)
-        centres = corpus_files.read_stream(files, f"{folder}/{corpus_files.stream_name(this.episode, split)}")
-        contexts = corpus_files.read_stream(files, f"{folder}/{corpus_files.stream_name(this.episode, other)}")
-        counts = counts_of(self.corpus, self.fingerprint, other)
-        block_training.train_round(training, this, split, inputs, outputs, centres, contexts, counts)
-        worker_heap.set_apart()
-        if number + 1 == training.epochs * training.num_episodes * parts:
-            own = counts_of(self.corpus, self.fingerprint, split)
-            rows = np.flatnonzero(own)  # a node that no walk holds has no vector
-            index = np.asarray(block_schedule.id_of(split, rows, parts), np.int32)
-            table_files.write_vectors(self.output, split, index, inputs[rows])
-        elif (number + 1) % self.every == 0:
-            table_files.write_tables(self.output, number + 1, (split, inputs), (other, outputs))
-        else:
-            yield from table_pieces.cut(self.pieces, split, (table_pieces.IN, number + 1, split), inputs)
-            to = block_schedule.next_holder(other, this, parts, training.num_episodes)
-            yield from table_pieces.cut(self.pieces, to, (table_pieces.OUT, number + 1, other), outputs)
-
-    def _begun(self, split: int) -> tuple[Table, Table]:
-        """Tables from files, or from the seed."""
-        from node2vec import skipgram
-
-        training, number = self.training, self.begin or 0
-        parts = training.num_parts
-        other = block_schedule.output_part(split, block_schedule.round_at(number, parts, training.num_episodes), parts)
-        if number:
-            return table_files.read_tables(self.output, number, split, other)
-        inputs = skipgram.initial_inputs(training.num_nodes, training.dimensions, training.seed, split, parts)
-        table_files.put_old_rows(self.output, split, inputs)
-        size = block_schedule.part_size(training.num_nodes, other, parts)
-        return inputs, np.zeros((size, training.dimensions), np.float32)
 
 
 def _init_hash(init: DataFrame | None) -> str | None:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from pyspark import RDD, SparkContext, StorageLevel
 from pyspark.serializers import SpecialLengths, read_int
 
+from node2vec import task_cores
 from sparkdl.spark_internals import JVM, RawItems, _wrap_function, described  # type: ignore[attr-defined]  # see there
 
 logger = logging.getLogger("node2vec")
@@ -58,35 +59,53 @@ class Shuffles(Protocol):
 
 
 def shuffles(
-    sc: SparkContext, num_partitions: int, num_keys: int, prepare: Callable[[int], None], received: int | None = None
+    sc: SparkContext,
+    num_partitions: int,
+    num_keys: int,
+    prepare: Callable[[int], None],
+    received: int | None = None,
+    cores: int = 1,
 ) -> Shuffles:
     """The faster form that works on this Spark.
 
     `prepare`: called in the task that makes a partition's token. `received`: how many blobs each partition is sent in
-    a superstep; None: one from each partition.
+    a superstep; None: one from each partition. `cores`: of a task, which Spark is asked for where it can be.
     """
+    profile = task_cores.profile(sc, cores)
     if works(sc):
-        return PrivateShuffles(sc, num_partitions, num_keys, prepare, received)
-    return PublicShuffles(sc, num_partitions, num_keys, prepare)
+        return PrivateShuffles(sc, num_partitions, num_keys, prepare, received, profile)
+    return PublicShuffles(sc, num_partitions, num_keys, prepare, profile)
 
 
 class PublicShuffles:
     """Every superstep a persisted RDD of (key, bytes)."""
 
-    def __init__(self, sc: SparkContext, num_partitions: int, num_keys: int, prepare: Callable[[int], None]):
-        self._sc, self.num_partitions, self.num_keys = sc, num_partitions, num_keys
+    def __init__(
+        self,
+        sc: SparkContext,
+        num_partitions: int,
+        num_keys: int,
+        prepare: Callable[[int], None],
+        profile: Any = None,
+    ):
+        self._sc, self.num_partitions, self.num_keys, self._profile = sc, num_partitions, num_keys, profile
         tokens = sc.parallelize(range(num_partitions), num_partitions)
         self._tokens = tokens.mapPartitionsWithIndex(_Prepared(prepare)).persist(StorageLevel.MEMORY_AND_DISK)
 
     def born(self, function: Send) -> RDD[Any]:
         """See :class:`Shuffles`."""
-        return self._tokens.mapPartitionsWithIndex(_Pickled(function, False)).persist(StorageLevel.DISK_ONLY)
+        return self._kept(self._tokens.mapPartitionsWithIndex(_Pickled(function, False)))
+
+    def _kept(self, sent: RDD[Any]) -> RDD[Any]:
+        if self._profile is not None:
+            sent._jrdd.withResources(self._profile)
+        return sent.persist(StorageLevel.DISK_ONLY)
 
     def moved(self, sent: RDD[Any], function: Send) -> RDD[Any]:
         """See :class:`Shuffles`."""
         received = sent.filter(_Between(0, self.num_partitions)).partitionBy(self.num_partitions, int)
         pinned: RDD[Any] = self._tokens.zip(received.values().glom())
-        return pinned.mapPartitionsWithIndex(_Pickled(function, True)).persist(StorageLevel.DISK_ONLY)
+        return self._kept(pinned.mapPartitionsWithIndex(_Pickled(function, True)))
 
     def run(self, sent: RDD[Any]) -> bool:
         """See :class:`Shuffles`."""
@@ -169,9 +188,10 @@ class PrivateShuffles(JVM):
         num_keys: int,
         prepare: Callable[[int], None],
         received: int | None = None,
+        profile: Any = None,
     ):
         super().__init__(sc)
-        self.num_partitions, self.num_keys = num_partitions, num_keys
+        self.num_partitions, self.num_keys, self._profile = num_partitions, num_keys, profile
         jvm: Any = sc._jvm
         self._to_seq = jvm.org.apache.spark.api.python.PythonUtils.toSeq
         self._prune = jvm.org.apache.spark.rdd.PartitionPruningRDD.create
@@ -208,6 +228,8 @@ class PrivateShuffles(JVM):
 
     def _sent(self, rdd: Any, function: Send, carries: str) -> _Sent:
         keyed = self._python_rdd(rdd, self._wrap(function, carries), False, False)
+        if self._profile is not None:
+            keyed = keyed.withResources(self._profile)
         return _Sent(*self._by_key(keyed, self.num_keys, _KIND))
 
     def run(self, sent: _Sent) -> bool:

@@ -1,6 +1,6 @@
 """Tables and vectors of a training on disk, under the folder of its stage:
 
-    _rounds/00016/in-<part>.npy, out-<part>.npy   the tables before round 16; then _SUCCESS, when all are there
+    _rounds/00016/in-<part>.npy, out-<part>.npy   the tables before round 16 (of groups); _SUCCESS when all are there
     _init/part=<part>/                            Parquet row, vector: vectors to begin from, if there are any
     part-<part>.parquet                           index, vector: the result
 
@@ -8,6 +8,8 @@ Every file appears whole or not at all; a task that runs twice writes the same b
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,31 +19,33 @@ from pyarrow import fs
 
 from node2vec.graph_files import file_system, replaced
 from node2vec.stage import MARKER
-from node2vec.table_pieces import Table
+from node2vec.table_pieces import Table, Tables
 
 SCHEMA = pa.schema([pa.field("index", pa.int32(), nullable=False), pa.field("vector", pa.list_(pa.float32()))])
 ROUNDS, OLD = "_rounds", "_init"
 _MOST_NUMBERS = 1 << 24  # of a row group: 64 MB, and below the 2^31 that a list's offsets reach
 
 
-def write_tables(output: str, number: int, inputs: tuple[int, Table], outputs: tuple[int, Table]) -> None:
-    """The tables that a task holds before round `number`, each with its part."""
+def write_tables(output: str, number: int, inputs: Tables, outputs: Tables) -> None:
+    """The tables that a task holds before round `number`, by part."""
     files, folder = file_system(output)
     home = f"{folder}/{ROUNDS}/{number:05d}"
     files.create_dir(home, recursive=True)
-    for kind, (part, table) in (("in", inputs), ("out", outputs)):
-        with replaced(files, f"{home}/{kind}-{part:05d}.npy") as stream:
-            np.save(stream, table)
+    for kind, tables in (("in", inputs), ("out", outputs)):
+        for part, table in tables.items():
+            with replaced(files, f"{home}/{kind}-{part:05d}.npy") as stream:
+                np.save(stream, table)
 
 
-def read_tables(output: str, number: int, input_part: int, output_part: int) -> tuple[Table, Table]:
-    """Two of the tables before round `number`."""
+def read_tables(output: str, number: int, inputs: Iterable[int], outputs: Iterable[int]) -> tuple[Tables, Tables]:
+    """Some of the tables before round `number`: those of these parts."""
     files, folder = file_system(output)
-    found = []
-    for name in (f"in-{input_part:05d}", f"out-{output_part:05d}"):
-        with files.open_input_file(f"{folder}/{ROUNDS}/{number:05d}/{name}.npy") as stream:
-            found.append(np.load(stream))
-    return found[0], found[1]
+
+    def read(kind: str, part: int) -> Table:
+        with files.open_input_file(f"{folder}/{ROUNDS}/{number:05d}/{kind}-{part:05d}.npy") as stream:
+            return np.asarray(np.load(stream), np.float32)
+
+    return {part: read("in", part) for part in inputs}, {part: read("out", part) for part in outputs}
 
 
 def complete(output: str, number: int) -> None:

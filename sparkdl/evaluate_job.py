@@ -25,15 +25,18 @@ from pyspark import TaskContext
 from pyspark.broadcast import Broadcast
 from pyspark.sql import DataFrame
 
-from sparkdl import columns as columns_module
 from sparkdl import payload as payload_module
 from sparkdl import replica_cache
-from sparkdl.dry_run import check_labels, kept_generators
+from sparkdl.arrow_columns import ColumnReader
+from sparkdl.dry_run import kept_generators
 from sparkdl.errors import ConfigError, TrainingError
+from sparkdl.label_checks import ValueRange, check_labels
 from sparkdl.payload import Payload
 from sparkdl.replica import Batch, Replica, step_seed
+from sparkdl.spark_failures import as_config_error
+from sparkdl.stored_arrays import Stored, Transform
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, Stored]
 
 
 class Measured(NamedTuple):
@@ -136,19 +139,18 @@ def _measure(meter: _Meter, parts: Iterator[Arrays], batch_size: int, partition:
 
 def _check_rows(payload: Payload, rows: Arrays) -> None:
     names = payload.columns.label_names
-    if payload.step_fn is None and len(names) == 1 and rows[names[0]].dtype.kind == "f":
-        labels = rows[names[0]]
-        nan = bool(np.isnan(labels).any())
-        check_labels(names[0], payload.loss, None, float(labels.min()), float(labels.max()), nan)
+    if payload.step_fn is None and len(names) == 1 and isinstance(labels := rows[names[0]], np.ndarray):
+        check_labels(names[0], payload.loss, None, ValueRange.of(labels))
 
 
-def _rebatched(parts: Iterator[Arrays], batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+def _rebatched(parts: Iterator[Arrays], batch_size: int) -> Iterator[dict[str, Stored]]:
     """The same rows in batches of ``batch_size``, the last one smaller; always copies, which the model may change."""
     waiting: list[Arrays] = []
     num_waiting = 0
 
-    def joined(pieces: Sequence[Arrays]) -> dict[str, np.ndarray]:
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    def joined(pieces: Sequence[Arrays]) -> dict[str, Stored]:
+        named: dict[str, Any] = {name: [piece[name] for piece in pieces] for name in pieces[0]}
+        return {name: np.concatenate(values) for name, values in named.items()}
 
     for part in parts:
         num_rows = len(next(iter(part.values())))
@@ -212,9 +214,10 @@ def _job(frame: DataFrame, payload: Payload, batch_size: int) -> list[Measured]:
     before = sc.getLocalProperty("spark.job.description")
     sc.setJobDescription("evaluate")
     try:
-        task = _Task(shared, uuid.uuid4().hex, batch_size)
+        task = _Task(shared, uuid.uuid4().hex, batch_size, dict(payload.columns.transforms))
         found = frame.select(*payload.columns.names).mapInArrow(task, "partition int, kind string, value binary")
-        tokens = sorted(found.collect(), key=lambda token: token["partition"])
+        with as_config_error():
+            tokens = sorted(found.collect(), key=lambda token: token["partition"])
     finally:
         sc.setLocalProperty("spark.job.description", before)  # type: ignore[arg-type]  # None removes it
         shared.destroy()
@@ -231,8 +234,8 @@ _kept: dict[str, _Meter] = {}  # the last evaluation's, for the next partition i
 class _Task:
     """One partition. What fails becomes a sentence: Spark would try the same rows three times more."""
 
-    def __init__(self, payload: Broadcast[bytes], key: str, batch_size: int):
-        self.payload, self.key, self.batch_size = payload, key, batch_size
+    def __init__(self, payload: Broadcast[bytes], key: str, batch_size: int, transforms: Mapping[str, Transform]):
+        self.payload, self.key, self.batch_size, self.transforms = payload, key, batch_size, transforms
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         context = TaskContext.get()
@@ -241,7 +244,7 @@ class _Task:
         first = next(batches, None)
         if first is None:  # no model is built for an empty partition
             return
-        rows = _stored(itertools.chain([first], batches))
+        rows = _stored(self.transforms, itertools.chain([first], batches))
         try:
             measured = _measure(self._meter(context), rows, self.batch_size, context.partitionId())
             kind, value = "measured", cloudpickle.dumps(measured)
@@ -269,17 +272,8 @@ class _Task:
         return _kept[self.key]
 
 
-def _stored(batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, np.ndarray]]:
-    num_rows = 0
-    shapes: dict[str, tuple[int, ...]] = {}
-    for batch in batches:
-        try:
-            part = {
-                name: columns_module.from_arrow(batch.column(i), name, num_rows, shapes.get(name))
-                for i, name in enumerate(batch.schema.names)
-            }
-        except TypeError as error:
-            raise ConfigError(str(error)) from error
-        shapes = {name: values.shape[1:] for name, values in part.items()}
-        num_rows += batch.num_rows
-        yield part
+def _stored(transforms: Mapping[str, Transform], batches: Iterator[pa.RecordBatch]) -> Iterator[dict[str, Stored]]:
+    try:
+        yield from ColumnReader(transforms).parts(batches)
+    except TypeError as error:
+        raise ConfigError(str(error)) from error

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 
-from sparkdl import checkpoint_job, dry_run, preflight_job, replica_data_job, spark_conf
+from sparkdl import checkpoint_job, dry_run, label_checks, preflight_job, replica_data_job, spark_conf
 from sparkdl import payload as payload_module
 from sparkdl.callbacks import Callback, FitState
 from sparkdl.checkpoint_files import Checkpoint, describe
@@ -24,6 +23,7 @@ from sparkdl.payload import Payload
 from sparkdl.progress import Progress
 from sparkdl.run_plan import RunPlan, run_plan, task_slots
 from sparkdl.spark_engine import SparkEngine
+from sparkdl.stored_arrays import Stored, kinds_of
 from sparkdl.training_data import Rows
 from sparkdl.training_loop import Schedule, train
 from sparkdl.triggers import MaxEpoch, Trigger
@@ -57,7 +57,7 @@ class FitRun:
         self,
         spark: SparkSession,
         data: Rows,
-        sample: dict[str, np.ndarray],
+        sample: dict[str, Stored],
         model: torch.nn.Module,
         payload: Payload,
         schedule: Schedule,
@@ -74,7 +74,7 @@ class FitRun:
         """Everything; raises as :meth:`sparkdl.Trainer.fit` does."""
         payload, settings, sc = self._payload, self._settings, self._sc
         pickled = payload_module.pickle(payload)
-        num_classes = dry_run.check(payload, self._sample)
+        used = dry_run.check(payload, self._sample)
         spark_conf.warn_once(self._spark, logger)
         slots = task_slots(self._spark)
         replicas = settings.replicas or max(1, min(slots, payload.batch_size))
@@ -84,17 +84,18 @@ class FitRun:
         shared = sc.broadcast(pickled)
         del pickled
         arrays = None if isinstance(self._data, DataFrame) else sc.broadcast(self._data)
+        kinds = kinds_of(self._sample)
 
         def tokens() -> RDD[Any]:
             if isinstance(self._data, DataFrame):
-                return replica_data_job.frame_tokens(self._data, payload.columns, replicas, run, shared)
+                return replica_data_job.frame_tokens(self._data, payload.columns, replicas, run, shared, kinds)
             assert arrays is not None
             return replica_data_job.array_tokens(sc, arrays, payload.columns, replicas, run, shared)
 
         self._engine = SparkEngine(sc, run, payload, tokens)
         try:
             rows = self._engine.place()
-            check_labels(payload, num_classes, rows)
+            label_checks.check_rows(payload.columns.label_names, payload.loss, used, [r.ranges for r in rows])
             counts = tuple(r.num_rows for r in rows)
             self._steps(run_plan(self._spark, self._engine, payload, counts, settings.form, settings.steps_per_job))
         except BaseException:
@@ -181,15 +182,3 @@ def restore_callbacks(callbacks: Sequence[Callback], checkpoint: Checkpoint) -> 
                 callback.load_tensors(tensors)
                 del waiting[number]
                 break
-
-
-def check_labels(payload: Payload, num_classes: int | None, rows: Sequence[replica_data_job.ReplicaRows]) -> None:
-    """Raises ConfigError: labels that the loss and the model's outputs cannot have."""
-    if payload.columns.label_names:
-        lows = [r.label_min for r in rows if r.label_min is not None]
-        highs = [r.label_max for r in rows if r.label_max is not None]
-        nan = any(r.label_nan for r in rows)
-        name = payload.columns.label_names[0]
-        fraction = next((r.label_fraction for r in rows if r.label_fraction is not None), None)
-        low, high = min(lows, default=None), max(highs, default=None)
-        dry_run.check_labels(name, payload.loss, num_classes, low, high, nan, fraction)

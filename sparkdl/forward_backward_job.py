@@ -34,7 +34,7 @@ def forward_backward(
     payload = cache.payload
     began = time.perf_counter()
     rows = plan.rows(settings, replica)
-    arrays = {name: column[rows] for name, column in cache.data(replica).items()}
+    arrays = cache.data(replica).take(rows)
     cache.replica.bind(weights)
     sums = cache.replica.forward_backward(arrays, plan.rows_in_step(settings.index), settings.step, replica, buffers)
     names = payload.record_names

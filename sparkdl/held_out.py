@@ -52,7 +52,7 @@ def by_fraction(data: Rows, columns: Columns, fraction: float, seed: int) -> Spl
         )
     chosen = np.zeros(num_rows, bool)
     chosen[np.random.default_rng(seed).permutation(num_rows)[:count]] = True
-    return Split(*({name: values[rows] for name, values in data.items()} for rows in (~chosen, chosen)))
+    return Split(*({name: values[rows] for name, values in data.items()} for rows in _numbers(chosen)))
 
 
 def by_column(data: Rows, flags: np.ndarray | None, column: str) -> Split:
@@ -79,7 +79,12 @@ def by_column(data: Rows, flags: np.ndarray | None, column: str) -> Split:
     if flags.dtype != np.bool_ or flags.ndim != 1:
         raise ConfigError(f"validation={column!r} holds {flags.dtype} of shape {flags.shape}; name a boolean column")
     _both_sides(column, int(flags.sum()), len(flags))
-    return Split(*({name: values[rows] for name, values in data.items()} for rows in (~flags, flags)))
+    return Split(*({name: values[rows] for name, values in data.items()} for rows in _numbers(flags)))
+
+
+def _numbers(held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the rows to train on, and of those that are held out."""
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def _both_sides(column: str, num_true: int, num_rows: int) -> None:

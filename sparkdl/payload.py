@@ -67,8 +67,8 @@ _MODULE_ATTRIBUTES = frozenset(vars(torch.nn.Module()))  # parameters, hooks, su
 
 
 def _unpicklable(payload: Payload, error: Exception) -> str:
-    for name in ("model", "loss", "metrics", "step_fn"):
-        part = getattr(payload, name)
+    parts = {name: getattr(payload, name) for name in ("model", "loss", "metrics", "step_fn")}
+    for name, part in (parts | {"transform": dict(payload.columns.transforms)}).items():
         if _pickles(part):
             continue
         where = name

@@ -1,7 +1,8 @@
 """A model's output as another column of a DataFrame, batch or streaming: one UDF on Spark's predict_batch_udf.
 
 Its twin is ``Predictor``, called with the same rows as arrays. Columns become arrays as in training (numbers with a
-fraction and truth values float32, whole numbers int64); Spark casts and checks them before they reach Python.
+fraction and truth values float32, whole numbers int64); Spark casts and checks them before they reach Python. Columns
+with a transform, and sparse ones, come as bytes of stored rows (`packed_columns`), made by a UDF of their own.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_type
 from pyspark.sql.types import ArrayType, DataType, FloatType, LongType
 
-from sparkdl import columns as columns_module
-from sparkdl import replica_cache
+from sparkdl import replica_cache, replica_data_job
+from sparkdl.arrow_columns import from_arrow
 from sparkdl.columns import Columns
 from sparkdl.dry_run import kept_generators
 from sparkdl.errors import ConfigError
+from sparkdl.packed_columns import packed, unpacked
+from sparkdl.stored_arrays import Kind, Stored, from_arrays, kinds_of
 
 Shape = tuple[int, ...]
 
@@ -55,12 +58,15 @@ def predict(
 
     Raises ConfigError: a column or an output that cannot be used, before anything runs.
     """
-    columns = dataclasses.replace(columns, label_names=(), weight_col=None)
-    names = columns.feature_names
-    dtypes = {name: _dtype(frame.schema[name].dataType, name) for name in names}
-    rows = {
-        name: np.asarray(values[:1], dtypes[name]) for name, values in _sample(frame, names, dtypes, sample).items()
+    columns = columns.without_targets()
+    names, transforms = columns.feature_names, dict(columns.transforms)
+    plain = [name for name in names if name not in transforms]
+    dtypes = {name: _dtype(frame.schema[name].dataType, name) for name in plain}
+    rows: dict[str, Any] = {
+        name: np.asarray(values[:1], dtypes[name]) for name, values in _sample(frame, plain, dtypes, sample).items()
     }
+    rows |= _transformed_sample(frame, columns, sample) if transforms else {}
+    kinds = {name: kind for name, kind in kinds_of(rows).items() if name in transforms}
     try:
         pickled = cloudpickle.dumps(model)
         copied: torch.nn.Module = cloudpickle.loads(pickled)
@@ -69,11 +75,16 @@ def predict(
             f"the model cannot be sent to the executors ({type(error).__name__}: {error}); leave out of it what "
             "cannot be pickled, or create that inside forward() when it is first needed."
         ) from error
-    predictor = Predictor(copied, columns, precision, "cpu")
+    predictor = Predictor(copied, columns, precision, "cpu", kinds=kinds)
     row_shape, kind = _dry_run(predictor, rows)
-    make = _Make(frame.sparkSession.sparkContext.broadcast(pickled), columns, precision, device, row_shape)
-    shapes = {name: values.shape[1:] for name, values in rows.items()}
-    inputs = [_guarded(frame, name, shapes[name], dtypes[name]) for name in names]
+    make = _Make(frame.sparkSession.sparkContext.broadcast(pickled), columns, precision, device, row_shape, kinds)
+    shapes: dict[str, Shape] = {name: () if name in kinds else tuple(rows[name].shape[1:]) for name in names}
+    inputs = [
+        packed(_column(name), frame.schema[name].dataType, name, transforms[name], kinds[name])
+        if name in kinds
+        else _guarded(frame, name, shapes[name], dtypes[name])
+        for name in names
+    ]
     tensor_shapes: Any = None  # Spark wants none for a single column of numbers
     if any(shapes.values()):
         tensor_shapes = [list(shapes[name]) or None for name in names]
@@ -100,10 +111,12 @@ class Predictor:
         precision: str,
         device: torch.device | str,
         row_shape: Shape | None = None,
+        kinds: Mapping[str, Kind] | None = None,  # of the columns that come packed
     ):
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.columns, self.precision, self.row_shape = columns, precision, row_shape
+        self.kinds = dict(kinds or {})
         # predict_batch_udf counts the arguments
         self.__signature__ = inspect.Signature(
             [inspect.Parameter(f"x{i}", inspect.Parameter.POSITIONAL_ONLY) for i in range(len(columns.feature_names))]
@@ -111,9 +124,11 @@ class Predictor:
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray:
         """The output of the rows as an array: [rows], or flat, [rows, values]."""
-        rows = dict(zip(self.columns.feature_names, arrays, strict=True))
+        rows: dict[str, Stored] = dict(zip(self.columns.feature_names, arrays, strict=True))
         for name, values in rows.items():
-            if values.dtype not in (np.float32, np.int64):  # what pandas makes of nulls among whole numbers
+            if name in self.kinds:
+                rows[name] = unpacked(values, self.kinds[name])  # type: ignore[arg-type]  # an array of bytes
+            elif values.dtype not in (np.float32, np.int64):  # what pandas makes of nulls among whole numbers
                 raise ValueError(f"column {name!r} holds a null inside an array; fill such nulls before predict.")
         output = self.output(rows)
         num_rows = len(arrays[0])
@@ -128,7 +143,7 @@ class Predictor:
         found: np.ndarray = output.reshape((num_rows, -1) if self.row_shape else (num_rows,)).numpy()
         return found
 
-    def output(self, rows: Mapping[str, np.ndarray]) -> torch.Tensor:
+    def output(self, rows: Mapping[str, Stored]) -> torch.Tensor:
         """The model's output on the CPU, float32 or int64. Raises ConfigError: it is no tensor."""
         positional, keyword = self.columns.inputs(rows)
         inputs = [x.to(self.device) for x in positional]
@@ -147,19 +162,28 @@ class Predictor:
 class _Make:
     """Builds the predictor once in a Python worker, where Spark keeps it."""
 
-    def __init__(self, model: Broadcast[bytes], columns: Columns, precision: str, device: str, row_shape: Shape):
+    def __init__(
+        self,
+        model: Broadcast[bytes],
+        columns: Columns,
+        precision: str,
+        device: str,
+        row_shape: Shape,
+        kinds: Mapping[str, Kind],
+    ):
         self.model, self.columns, self.precision, self.device = model, columns, precision, device
-        self.row_shape = row_shape
+        self.row_shape, self.kinds = row_shape, kinds
 
     def __call__(self) -> Predictor:
         context = TaskContext.get()
         # the threads of an operation can show in the last bit of a sum, so they follow the setting
         torch.set_num_threads(max(1, context.cpus() if context else 1))
         device = replica_cache.task_device(self.device)
-        return Predictor(cloudpickle.loads(self.model.value), self.columns, self.precision, device, self.row_shape)
+        model = cloudpickle.loads(self.model.value)
+        return Predictor(model, self.columns, self.precision, device, self.row_shape, self.kinds)
 
 
-def _dry_run(predictor: Predictor, rows: Mapping[str, np.ndarray]) -> tuple[Shape, DataType]:
+def _dry_run(predictor: Predictor, rows: Mapping[str, Any]) -> tuple[Shape, DataType]:
     twice = {name: np.concatenate([values, values]) for name, values in rows.items()}  # so that rows are an axis
     try:
         with kept_generators():
@@ -186,7 +210,7 @@ def _dtype(kind: DataType, name: str) -> np.dtype[Any]:
     if _is_vector(kind):
         return np.dtype(np.float32)
     try:
-        return columns_module.from_arrow(pa.array([], to_arrow_type(kind)), name).dtype
+        return np.dtype(from_arrow(pa.array([], to_arrow_type(kind)), name).dtype)
     except TypeError as error:
         raise ConfigError(str(error)) from error
 
@@ -250,12 +274,28 @@ def _slicer(array: Column, size: int) -> Callable[[Column], Column]:
     return lambda start: F.slice(array, start, F.lit(size))
 
 
+def _transformed_sample(frame: DataFrame, columns: Columns, sample: Mapping[str, Any] | None) -> dict[str, Stored]:
+    """One row of every feature column that has a transform, stored."""
+    names = [name for name, _ in columns.transforms]
+    if sample is not None:
+        return {name: sample[name][:1] for name in names}
+    if frame.isStreaming:
+        raise ConfigError(
+            f"what the transform makes of column {names[0]!r} is not known: a streaming DataFrame has no row to "
+            "look at. Pass sample=, a dict with a transformed row of every feature column."
+        )
+    return replica_data_job.sample(frame, dataclasses.replace(columns, positional=tuple(names), keyword=()), 1)
+
+
 def _sample(
     frame: DataFrame, names: list[str], dtypes: Mapping[str, np.dtype[Any]], sample: Mapping[str, Any] | None
 ) -> dict[str, np.ndarray]:
     """One row of every feature column."""
+    if not names:
+        return {}
     if sample is not None:
-        return columns_module.from_arrays(sample, names)
+        found: Any = from_arrays(sample, names)
+        return dict(found)
     if not frame.isStreaming:
         found = frame.select([_plain(frame, name).alias(str(i)) for i, name in enumerate(names)]).head(1)
         if found:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from sparkdl.payload import Payload, load_buffers, read_buffers
+from sparkdl.stored_arrays import Stored
 
 CLASS_LOSSES = (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)
 
@@ -30,7 +31,7 @@ class Batch:
     ``len(batch)`` counts rows.
     """
 
-    def __init__(self, payload: Payload, arrays: Mapping[str, np.ndarray], device: torch.device):
+    def __init__(self, payload: Payload, arrays: Mapping[str, Stored], device: torch.device):
         columns = payload.columns
         inputs, kwargs = columns.inputs(arrays)
         self._num_rows = len(next(iter(arrays.values())))
@@ -111,7 +112,7 @@ class Replica:
 
     def forward_backward(
         self,
-        arrays: Mapping[str, np.ndarray],
+        arrays: Mapping[str, Stored],
         rows_in_step: int,
         step: int,
         replica: int,
@@ -207,7 +208,7 @@ def _number(value: Any) -> float:
     return float(value.detach() if isinstance(value, torch.Tensor) else value)
 
 
-def _microbatches(arrays: Mapping[str, np.ndarray], parts: int) -> Iterator[Mapping[str, np.ndarray]]:
+def _microbatches(arrays: Mapping[str, Stored], parts: int) -> Iterator[Mapping[str, Stored]]:
     num_rows = len(next(iter(arrays.values())))
     borders = [num_rows * k // parts for k in range(parts + 1)]
     for start, stop in itertools.pairwise(borders):

@@ -6,7 +6,6 @@ are made by the job that prepares the data; a task that does not find them raise
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import pickle
@@ -22,6 +21,7 @@ from sparkdl.errors import StateLost
 from sparkdl.optim import SliceOptimizer
 from sparkdl.payload import Payload
 from sparkdl.replica import Replica
+from sparkdl.row_files import RowFiles
 from sparkdl.shared_gradient import SharedGradient
 from sparkdl.slices import Piece, pieces
 from sparkdl.step_settings import PROPERTY, JobSettings, Plan
@@ -58,7 +58,7 @@ class RunCache:
         self._generation = -1
         self._state: VersionedState | None = None
         self._records: np.ndarray | None = None
-        self._data: dict[int, dict[str, np.ndarray]] = {}
+        self._data: dict[int, RowFiles] = {}
         self._shared: dict[str, SharedGradient] = {}
         self._sums: dict[tuple[int, int], GradientSum] = {}
 
@@ -104,21 +104,14 @@ class RunCache:
             )
         return self._shared[path]
 
-    def data(self, replica: int) -> dict[str, np.ndarray]:
-        """The replica's columns, memory-mapped."""
+    def data(self, replica: int) -> RowFiles:
+        """The replica's rows."""
         if replica not in self._data:
             directory = os.path.join(self.directory, f"data-{replica}")
             try:
-                with open(os.path.join(directory, "columns.json")) as file:
-                    columns = json.load(file)
+                self._data[replica] = RowFiles(directory)
             except FileNotFoundError:
                 raise StateLost(f"this executor has no rows of replica {replica} in {directory}") from None
-            self._data[replica] = {
-                name: np.memmap(os.path.join(directory, f"{i}.bin"), dtype, "r", shape=tuple(shape))
-                if shape[0]
-                else np.empty(shape, dtype)
-                for i, (name, (dtype, shape)) in enumerate(columns.items())
-            }
         return self._data[replica]
 
     def sum(self, start: int, stop: int, num_replicas: int) -> GradientSum:

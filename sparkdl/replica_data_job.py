@@ -1,8 +1,9 @@
 """Training rows to their replicas: once, before the first step.
 
-Each replica's rows become one file a column in its executor's local directory, memory-mapped by the tasks; the steps
-only pick row numbers, so training data stay out of the per-step plan. What remains in Spark is an RDD of one small
-token a replica: it knows where the rows are, and its lineage writes them again when that executor is lost.
+Each replica's rows become files (`row_files`) in its executor's local directory; the steps only pick row numbers, so
+training data stay out of the per-step plan, and out of memory: rows come from Spark's sort, which spills, in batches of
+some megabytes, and go to the files as they come. What remains in Spark is an RDD of one small token a replica: it knows
+where the rows are, and its lineage writes them again when that executor is lost.
 
 Rows of a DataFrame are dealt out and ordered by a hash of their content: the same rows get the same places however
 the DataFrame is partitioned, so neither the cluster nor a recomputed shuffle shows in the result. Row i of arrays
@@ -16,20 +17,25 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 from pyspark import RDD, SparkContext, TaskContext
 from pyspark.broadcast import Broadcast
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from sparkdl import columns as columns_module
-from sparkdl import dry_run
+from sparkdl.arrow_columns import PART_BYTES, ColumnReader
 from sparkdl.columns import Columns
 from sparkdl.errors import ConfigError
+from sparkdl.label_checks import ValueRange
 from sparkdl.replica_cache import run_directory
+from sparkdl.row_files import RowWriter
+from sparkdl.spark_failures import as_config_error
+from sparkdl.stored_arrays import Kind, Stored, kinds_of
+
+ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 
 class ReplicaRows(NamedTuple):
@@ -37,12 +43,19 @@ class ReplicaRows(NamedTuple):
 
     replica: int
     num_rows: int
-    label_min: float | None
-    label_max: float | None
-    label_nan: bool
     host: str
+    ranges: dict[str, ValueRange]  # of the labels and of columns of whole numbers
     error: str | None = None
-    label_fraction: float | None = None  # a label that is no whole number
+
+    def dumps(self) -> str:
+        """As the text of a token."""
+        return json.dumps(self)
+
+    @staticmethod
+    def loads(text: str) -> ReplicaRows:
+        """The inverse of :meth:`dumps`."""
+        replica, num_rows, host, ranges, error = json.loads(text)
+        return ReplicaRows(replica, num_rows, host, {n: ValueRange(*r) for n, r in ranges.items()}, error)
 
 
 def deal(frame: DataFrame, names: list[str], num_replicas: int) -> DataFrame:
@@ -52,16 +65,40 @@ def deal(frame: DataFrame, names: list[str], num_replicas: int) -> DataFrame:
 
 
 def frame_tokens(
-    frame: DataFrame, columns: Columns, num_replicas: int, run: str, payload: Broadcast[bytes]
+    frame: DataFrame,
+    columns: Columns,
+    num_replicas: int,
+    run: str,
+    payload: Broadcast[bytes],
+    kinds: Mapping[str, Kind] | None = None,
 ) -> RDD[Any]:
-    """Tokens of a DataFrame's rows. Nothing runs yet."""
+    """Tokens of a DataFrame's rows. Spark may run the shuffle already; the tokens it makes later.
+
+    kinds: what the first rows look like; rows unlike them are refused. None: each replica's own first rows.
+    """
     dealt = deal(frame, columns.names, num_replicas)
-    return dealt.mapInArrow(_FrameWriter(run, columns, payload), "token string").rdd
+    row_bytes = sum(kind.num_bytes for kind in (kinds or {}).values())
+    with as_config_error(), _arrow_rows(frame.sparkSession, PART_BYTES // max(row_bytes, 1)):
+        return dealt.mapInArrow(_FrameWriter(run, columns, payload, kinds), "token string").rdd
+
+
+@contextmanager
+def _arrow_rows(spark: SparkSession, most: int) -> Iterator[None]:
+    """While Spark plans a query: at most so many rows in a batch, or ten thousand large rows would be one."""
+    before: Any = spark.conf.get(ARROW_ROWS)
+    if 0 < int(before) <= max(most, 1):
+        yield
+        return
+    spark.conf.set(ARROW_ROWS, str(max(most, 1)))
+    try:
+        yield
+    finally:
+        spark.conf.set(ARROW_ROWS, before)
 
 
 def array_tokens(
     sc: SparkContext,
-    arrays: Broadcast[dict[str, np.ndarray]],
+    arrays: Broadcast[dict[str, Stored]],
     columns: Columns,
     num_replicas: int,
     run: str,
@@ -73,29 +110,18 @@ def array_tokens(
 
 
 class _FrameWriter:
-    def __init__(self, run: str, columns: Columns, payload: Broadcast[bytes]):
-        self.run, self.columns, self.payload = run, columns, payload
+    def __init__(self, run: str, columns: Columns, payload: Broadcast[bytes], kinds: Mapping[str, Kind] | None):
+        self.run, self.columns, self.payload, self.kinds = run, columns, payload, kinds
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         context = TaskContext.get()
         assert context is not None
-
-        def parts() -> Iterator[dict[str, np.ndarray]]:
-            first = 0
-            shapes: dict[str, tuple[int, ...]] = {}
-            for batch in batches:
-                part = {
-                    n: columns_module.from_arrow(batch.column(i), n, first, shapes.get(n))
-                    for i, n in enumerate(batch.schema.names)
-                }
-                shapes = {n: array.shape[1:] for n, array in part.items()}
-                first += batch.num_rows
-                yield part
-
-        rows = write_replica(self.run, context.partitionId(), parts(), self.columns, self.payload)
+        batches = iter(batches)
+        parts = ColumnReader(dict(self.columns.transforms), self.kinds).parts(batches)
+        rows = write_replica(self.run, context.partitionId(), parts, self.columns, self.payload, self.kinds)
         for _ in batches:  # after an error: Spark wants its input read to the end
             pass
-        yield pa.record_batch({"token": [json.dumps(rows)]})
+        yield pa.record_batch({"token": [rows.dumps()]})
 
 
 class _ArrayWriter:
@@ -104,7 +130,7 @@ class _ArrayWriter:
         run: str,
         columns: Columns,
         payload: Broadcast[bytes],
-        arrays: Broadcast[dict[str, np.ndarray]],
+        arrays: Broadcast[dict[str, Stored]],
         num_replicas: int,
     ):
         self.run, self.columns, self.payload, self.arrays = run, columns, payload, arrays
@@ -112,12 +138,25 @@ class _ArrayWriter:
 
     def __call__(self, replica: int, numbers: Iterable[int]) -> Iterator[tuple[str]]:
         (number,) = numbers
-        part = {name: self.arrays.value[name][number :: self.num_replicas] for name in self.columns.names}
-        yield (json.dumps(write_replica(self.run, number, iter([part]), self.columns, self.payload)),)
+        arrays = {name: self.arrays.value[name] for name in self.columns.names}
+        kinds = kinds_of(arrays)
+        rows_in_part = max(1, PART_BYTES // max(1, sum(kind.num_bytes for kind in kinds.values())))
+        num_rows = len(next(iter(arrays.values())))
+        starts = range(number, num_rows, self.num_replicas * rows_in_part)
+        parts = (
+            {n: a[start : start + self.num_replicas * rows_in_part : self.num_replicas] for n, a in arrays.items()}
+            for start in starts
+        )
+        yield (write_replica(self.run, number, parts, self.columns, self.payload, kinds).dumps(),)
 
 
 def write_replica(
-    run: str, replica: int, parts: Iterator[Mapping[str, np.ndarray]], columns: Columns, payload: Broadcast[bytes]
+    run: str,
+    replica: int,
+    parts: Iterator[Mapping[str, Stored]],
+    columns: Columns,
+    payload: Broadcast[bytes],
+    kinds: Mapping[str, Kind] | None = None,
 ) -> ReplicaRows:
     """Writes a replica's rows, given in parts, to this executor's directory of the run; whole or not at all.
 
@@ -129,16 +168,19 @@ def write_replica(
     final = os.path.join(directory, f"data-{replica}")
     if os.path.exists(final):  # placed anew after another executor was lost: the rows are here already
         with open(os.path.join(final, "rows.json")) as file:
-            return ReplicaRows(*json.load(file))
+            return ReplicaRows.loads(file.read())
     aside = os.path.join(directory, f"data-{replica}-{uuid.uuid4().hex}")
     os.makedirs(aside)
     try:
-        rows = _write_columns(aside, replica, parts, columns)
+        rows = _write_columns(aside, replica, parts, columns, kinds)
         with open(os.path.join(aside, "rows.json"), "w") as file:
-            json.dump(rows, file)
+            file.write(rows.dumps())
     except (ValueError, TypeError) as error:
         shutil.rmtree(aside)
-        return ReplicaRows(replica, 0, None, None, False, "", str(error))
+        return ReplicaRows(replica, 0, "", {}, str(error))
+    except BaseException:  # the disk is full, or the task was cancelled
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     try:
         os.rename(aside, final)
     except OSError:  # another attempt was first, with the same rows
@@ -147,39 +189,29 @@ def write_replica(
 
 
 def _write_columns(
-    directory: str, replica: int, parts: Iterator[Mapping[str, np.ndarray]], columns: Columns
+    directory: str,
+    replica: int,
+    parts: Iterator[Mapping[str, Stored]],
+    columns: Columns,
+    kinds: Mapping[str, Kind] | None,
 ) -> ReplicaRows:
-    files: dict[str, BinaryIO] = {}
-    shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
-    label = columns.label_names[0] if columns.label_names else None
-    low: float | None = None
-    high: float | None = None
-    nan = False
-    fraction: float | None = None
-    num_rows = 0
+    first = next(parts, None)
+    if first is not None:
+        kinds = kinds or kinds_of(first)
+    else:  # a replica without rows
+        kinds = kinds or dict.fromkeys(columns.names, Kind("<f4", ()))
+    watched = [name for name, kind in kinds.items() if kind.dtype == "<i8" or name in columns.label_names]
+    ranges = {name: ValueRange() for name in watched if not kinds[name].sparse}
+    writer = RowWriter(directory, kinds)
     try:
-        for part in parts:
-            size = len(next(iter(part.values())))
-            for name, array in part.items():
-                if name not in files:
-                    files[name] = open(os.path.join(directory, f"{len(files)}.bin"), "wb")  # noqa: SIM115 - closed below
-                    shapes[name] = (array.dtype.str, array.shape[1:])
-                np.ascontiguousarray(array).tofile(files[name])
-            if label and size:
-                values = part[label]
-                nan = nan or bool(np.isnan(values).any())
-                fraction = dry_run.fraction_in(values) if fraction is None else fraction
-                low = float(np.min(values)) if low is None else min(low, float(np.min(values)))
-                high = float(np.max(values)) if high is None else max(high, float(np.max(values)))
-            num_rows += size
+        while first is not None:
+            writer.append(first)
+            for name, seen in ranges.items():
+                ranges[name] = ValueRange.joined([seen, ValueRange.of(first[name])])  # type: ignore[arg-type]  # dense
+            first = next(parts, None)
     finally:
-        for file in files.values():
-            file.close()
-    if not files:  # a partition without rows, not even an empty batch
-        shapes = dict.fromkeys(columns.names, ("<f4", ()))
-    with open(os.path.join(directory, "columns.json"), "w") as listing:
-        json.dump({name: (dtype, (num_rows, *shape)) for name, (dtype, shape) in shapes.items()}, listing)
-    return ReplicaRows(replica, num_rows, low, high, nan, os.uname().nodename, label_fraction=fraction)
+        writer.close()
+    return ReplicaRows(replica, writer.num_rows, os.uname().nodename, ranges)
 
 
 def _write_once(path: str, payload: Broadcast[bytes]) -> None:
@@ -195,7 +227,8 @@ def read_tokens(tokens: RDD[Any]) -> list[ReplicaRows]:
 
     Raises ConfigError: the data hold something that no replica can train on.
     """
-    rows = sorted(ReplicaRows(*json.loads(token[0])) for token in tokens.collect())
+    with as_config_error():
+        rows = sorted((ReplicaRows.loads(token[0]) for token in tokens.collect()), key=lambda row: row.replica)
     for row in rows:
         if row.error:
             raise ConfigError(row.error)
@@ -204,14 +237,14 @@ def read_tokens(tokens: RDD[Any]) -> list[ReplicaRows]:
     return rows
 
 
-def sample(frame: DataFrame, columns: Columns, num_rows: int) -> dict[str, np.ndarray]:
-    """The first rows of a DataFrame as arrays on the driver, for a try before anything else runs."""
-    found = frame.select(*columns.names).limit(num_rows).mapInArrow(_as_bytes, "batch binary").collect()
+def sample(frame: DataFrame, columns: Columns, num_rows: int) -> dict[str, Stored]:
+    """The first rows of a DataFrame as stored columns on the driver, for a try before anything else runs."""
+    with as_config_error():
+        found = frame.select(*columns.names).limit(num_rows).mapInArrow(_as_bytes, "batch binary").collect()
     tables = [pa.ipc.open_stream(row[0]).read_all() for row in found]
     if not sum(t.num_rows for t in tables):
         raise ConfigError("the training data have no rows")
-    table = pa.concat_tables(t for t in tables if t.num_rows)
-    return {name: columns_module.from_arrow(table.column(name), name) for name in columns.names}
+    return ColumnReader(dict(columns.transforms))(pa.concat_tables(t for t in tables if t.num_rows))
 
 
 def _as_bytes(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from py4j.protocol import Py4JJavaError
 from pyspark.errors.exceptions.captured import CapturedException
+
+from sparkdl.errors import ConfigError
 
 FAILURES = (Py4JJavaError, CapturedException)  # how a failed job reaches Python
 
@@ -39,3 +45,15 @@ def first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if line.startswith("sparkdl.errors.")]
     return (named or lines or [text])[-1 if named else 0][:300]
+
+
+@contextmanager
+def as_config_error() -> Iterator[None]:
+    """A ConfigError that a task raised is one on the driver too, its sentence alone."""
+    try:
+        yield
+    except FAILURES as error:
+        found = re.search(r"^(?:sparkdl\.errors\.)?ConfigError: (.*)$", failure_text(error), re.MULTILINE)
+        if found is None:
+            raise
+        raise ConfigError(found[1]) from None

@@ -22,6 +22,7 @@ from sparkdl.fit_run import FitRun, FitSettings
 from sparkdl.history import History
 from sparkdl.payload import Metric, Payload
 from sparkdl.run_plan import task_slots
+from sparkdl.stored_arrays import Stored, Transform
 from sparkdl.training_data import Data, Rows
 from sparkdl.training_loop import Schedule
 from sparkdl.triggers import EveryEpoch, MaxEpoch, Trigger
@@ -46,6 +47,8 @@ class Trainer:
     feature_cols: "x" is one input; a list is positional inputs; a nested list stacks columns into one input; a dict is
         keyword inputs.
     label_col, weight_col: columns; the loss of a row is multiplied by its weight and the sum divided by all weights.
+    transform: column -> f(value of one row: bytes, a string, a number, an array) -> number or array, called where
+        rows are written, evaluated or predicted; or "sparse", for vectors that the model takes as a sparse tensor.
     batch_size: rows of one step over all replicas; any positive integer.
     replicas: logical replicas, which fix the result; None: the task slots there are when ``fit`` starts.
     device: "auto" (the GPU that Spark gives the task, else the CPU), "cpu" or "cuda".
@@ -71,6 +74,7 @@ class Trainer:
         feature_cols: str | Sequence[Any] | Mapping[str, Any] = "features",
         label_col: str | Sequence[str] | None = "label",
         weight_col: str | None = None,
+        transform: Mapping[str, Transform] | None = None,
         batch_size: int = 512,
         replicas: int | None = None,
         device: str = "auto",
@@ -83,7 +87,7 @@ class Trainer:
         steps_per_job: int = 1,
         seed: int = 0,
     ):
-        self.columns = Columns.parse(feature_cols, label_col, weight_col)
+        self.columns = Columns.parse(feature_cols, label_col, weight_col, transform)
         _positive("batch_size", batch_size)
         _positive("accumulate", accumulate)
         _positive("steps_per_job", steps_per_job)
@@ -135,7 +139,7 @@ class Trainer:
             "accumulate": accumulate,
         }
         self._model = _build(model, seed)
-        self._seen: dict[str, np.ndarray] | None = None  # some rows of the last fit
+        self._seen: dict[str, Stored] | None = None  # some rows of the last fit
 
     @property
     def model(self) -> torch.nn.Module:
@@ -154,7 +158,8 @@ class Trainer:
     ) -> History:
         """Trains ``trainer.model`` in place; returns the history.
 
-        train: a DataFrame, one or more Parquet paths, or a dict of arrays (column name -> [rows, …]).
+        train: a DataFrame, one or more Parquet paths, an RDD of dicts (column name -> value), or a dict of arrays
+            (column name -> [rows, …]).
         epochs: how many, or a trigger that says when to end, such as ``MaxIteration(500) | MinLoss(0.01)``.
         validation: rows of the same kinds; or a fraction of the training rows to hold out; or the name of a boolean
             column of them that is true for the rows to hold out. The values are named ``val_…`` in the history.
@@ -200,12 +205,12 @@ class Trainer:
 
     def evaluate(self, data: Data) -> dict[str, float]:
         """Loss and metrics of ``trainer.model`` over all rows of ``data``: sums and counts, divided once."""
-        return self._evaluate(training_data.rows_of(spark_conf.session(), data, self.columns))
+        return self._evaluate(training_data.read(spark_conf.session(), data, self.columns))
 
     def predict(self, frame: DataFrame, output_col: str = "prediction", batch_size: int = 1024) -> DataFrame:
         """``frame`` with the model's output as another column: a float, or an array of floats, per row. Lazy."""
         spark_conf.refuse_connect(frame.sparkSession)
-        training_data.require(frame.columns, self.columns.feature_names)
+        training_data.require_columns(frame.columns, self.columns.feature_names)
         options: dict[str, Any] = {name: self._options[name] for name in ("precision", "device")}
         sample = self._seen if frame.isStreaming else None  # a stream has no first row to look at
         return predict_job.predict(frame, self._model, self.columns, output_col, batch_size, **options, sample=sample)
@@ -227,7 +232,7 @@ class Trainer:
     def _split(self, train: Data, validation: Data | float | None) -> held_out.Split:
         """Training rows and validation rows."""
         spark = spark_conf.session()
-        data = training_data.rows_of(spark, train, self.columns)
+        data = training_data.read(spark, train, self.columns)
         if validation is None:
             return held_out.Split(data, None)
         if isinstance(validation, int | float):
@@ -237,7 +242,7 @@ class Trainer:
             if validation in there:
                 flags = np.asarray(train[validation]) if isinstance(train, Mapping) else None
                 return held_out.by_column(data, flags, validation)
-        return held_out.Split(data, training_data.rows_of(spark, validation, self.columns))
+        return held_out.Split(data, training_data.read(spark, validation, self.columns))
 
     def _checkpoint(self, resume: str | None, callbacks: Sequence[Callback]) -> Checkpoint | None:
         """What to go on from."""

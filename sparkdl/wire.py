@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 START, RECORD, GRADIENT, SUM, BUFFERS, WEIGHTS, STATE, SHARED, EMPTY = range(9)
 
@@ -71,6 +73,8 @@ def payload_bytes(head: Header) -> int:
 
 def view(tensor: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, without a copy."""
+    import torch  # here: node2vec's tasks need items but no torch, whose import takes a second
+
     flat = tensor.detach().reshape(-1)
     if flat.dtype == torch.bfloat16:
         flat = flat.view(torch.int16)

@@ -58,20 +58,48 @@ def test_parts_of_falling_frequencies_weigh_alike() -> None:
         assert snake.max() < 1.2 * snake.mean()
 
 
-@given(PARTS, EPISODES, st.integers(0, 3), st.integers(0, 19))
+@given(PARTS, EPISODES, st.integers(0, 3), st.integers(0, 19), st.data())
 def test_an_episode_has_every_block_once_and_a_round_no_part_twice(
-    num_parts: int, num_episodes: int, epoch: int, episode: int
+    num_parts: int, num_episodes: int, epoch: int, episode: int, data: st.DataObject
 ) -> None:
     blocks = set()
+    cores = data.draw(st.sampled_from([cores for cores in range(1, num_parts + 1) if num_parts % cores == 0]))
     for turn in range(num_parts):
         number = (epoch * num_episodes + episode % num_episodes) * num_parts + turn
         this = block_schedule.round_at(number, num_parts, num_episodes)
         assert this == Round(number, epoch, episode % num_episodes, turn)
-        others = [block_schedule.output_part(task, this, num_parts) for task in range(num_parts)]
+        others = [block_schedule.output_part(task, this, num_parts, cores) for task in range(num_parts)]
         assert sorted(others) == list(range(num_parts))
-        assert [block_schedule.holder(other, this, num_parts) for other in others] == list(range(num_parts))
+        assert [block_schedule.holder(other, this, num_parts, cores) for other in others] == list(range(num_parts))
         blocks.update(enumerate(others))
     assert len(blocks) == num_parts**2
+
+
+@given(PARTS, EPISODES, st.integers(0, 2000))
+def test_tasks_of_one_core_play_the_rounds_as_they_are(num_parts: int, num_episodes: int, number: int) -> None:
+    this = block_schedule.round_at(number, num_parts, num_episodes)
+    assert block_schedule.fine_rounds(this, 1) == [this]
+    for task in range(num_parts):
+        assert block_schedule.output_part(task, this, num_parts) == (task + this.turn + this.episode) % num_parts
+
+
+@given(st.integers(1, 5), st.integers(1, 4), EPISODES, st.integers(1, 3))
+def test_a_group_meets_one_group_at_a_time_and_its_rounds_are_those_of_the_parts(
+    num_groups: int, cores: int, num_episodes: int, epochs: int
+) -> None:
+    num_parts = num_groups * cores
+    fine = []
+    for this in block_schedule.rounds(num_groups, num_episodes, epochs):
+        fine += block_schedule.fine_rounds(this, cores)
+        for group in range(num_groups):
+            met = block_schedule.parts_of(block_schedule.output_part(group, this, num_groups), cores)
+            blocks = {
+                (task, block_schedule.output_part(task, some, num_parts, cores))
+                for some in block_schedule.fine_rounds(this, cores)
+                for task in block_schedule.parts_of(group, cores)
+            }
+            assert blocks == {(task, other) for task in block_schedule.parts_of(group, cores) for other in met}
+    assert fine == block_schedule.rounds(num_parts, num_episodes, epochs)
 
 
 @given(PARTS, EPISODES, st.integers(0, 2000))
@@ -128,6 +156,21 @@ def test_the_learning_rate_falls_without_a_jump(
 )
 def test_default_parts(num_nodes: int, num_tokens: int, slots: int, parts: int) -> None:
     assert block_schedule.default_parts(num_nodes, num_tokens, slots) == parts
+
+
+@pytest.mark.parametrize(
+    ("num_nodes", "num_parts", "executor_cores", "cores"),
+    [
+        (8 * 32_768, 8, 4, 4),
+        (8 * 32_767, 8, 4, 1),  # 16 MB a part at 128 dimensions
+        (10**7, 8, 3, 2),  # a divisor of the parts
+        (10**7, 7, 4, 1),
+        (10**7, 4, 16, 4),
+        (10**7, 4, 0, 1),
+    ],
+)
+def test_default_cores(num_nodes: int, num_parts: int, executor_cores: int, cores: int) -> None:
+    assert block_schedule.default_cores(num_nodes, 128, num_parts, executor_cores) == cores
 
 
 def test_default_episodes() -> None:

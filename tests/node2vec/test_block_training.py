@@ -16,6 +16,7 @@ from node2vec.token_streams import Stream
 
 NUM_NODES = 30
 CUTS = [(1, 1), (1, 4), (2, 1), (2, 4), (3, 2), (4, 16), (7, 3)]
+CORES = [(2, 2), (4, 2), (4, 4), (6, 3)]  # parts, cores
 
 
 class Corpus(NamedTuple):
@@ -75,7 +76,7 @@ def played(run: Training, data: Corpus, order: int) -> Played:
     num_pairs = 0
     for this in block_schedule.rounds(run.num_parts, run.num_episodes, run.epochs):
         for task in parts[::order]:
-            other = block_schedule.output_part(task, this, run.num_parts)
+            other = block_schedule.output_part(task, this, run.num_parts, run.cores)
             of_episode = data.streams[this.episode]
             num_pairs += block_training.train_round(
                 run, this, task, inputs[task], outputs[other], of_episode[task], of_episode[other], data.counts[other]
@@ -128,6 +129,33 @@ def test_every_pair_is_trained_once_whatever_the_cut(num_parts: int, num_episode
     assert found == wanted
     assert num_found == num_wanted == wanted.total()
     assert len({epoch for epoch, _, _ in wanted}) == 2
+
+
+@pytest.mark.parametrize(("num_parts", "cores"), CORES)
+def test_groups_train_the_blocks_of_all_rounds_on_any_number_of_threads(num_parts: int, cores: int) -> None:
+    data = corpus(random_walks(), num_parts, 3)
+    run = training(num_parts, 3, cores=cores, epochs=2)
+    wanted = played(run, data, -1)
+    parts = range(num_parts)
+    for threads in (1, 2, 5):
+        inputs = [skipgram.initial_inputs(NUM_NODES, 8, 5, part, num_parts) for part in parts]
+        outputs = [np.zeros_like(rows) for rows in inputs]
+        num_pairs = 0
+        for this in block_schedule.rounds(run.num_groups, 3, 2):
+            for group in range(run.num_groups):
+                own = block_schedule.parts_of(group, cores)
+                met = block_schedule.parts_of(block_schedule.output_part(group, this, run.num_groups), cores)
+                streams = data.streams[this.episode]
+                arrays = [[some[part] for part in of] for some, of in (
+                    (inputs, own), (outputs, met), (streams, own), (streams, met), (data.counts, met))]  # fmt: skip
+                num_pairs += block_training.train_group(run, this, group, *arrays, threads)
+        assert num_pairs == wanted.num_pairs
+        assert [rows.tobytes() for rows in inputs] == [rows.tobytes() for rows in wanted.inputs]
+    vectors = block_training.train(run, data.streams, data.counts)
+    assert all(vectors[run.ids_of(part)].tobytes() == wanted.inputs[part].tobytes() for part in parts)
+    one = block_training.train(run._replace(cores=1), data.streams, data.counts)
+    assert num_parts == cores or one.tobytes() != vectors.tobytes()  # one group meets itself in the same order
+    assert run.num_group_rounds * cores == run.num_rounds == 2 * 3 * num_parts
 
 
 @pytest.mark.parametrize(("num_parts", "num_episodes"), CUTS)

@@ -9,13 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pyspark.sql import SparkSession
 
-from node2vec import block_training, corpus_files, skipgram_job, spark_shuffles, table_files
+from node2vec import (
+    block_schedule,
+    block_training,
+    corpus_files,
+    resident_tables,
+    rotation,
+    skipgram_job,
+    spark_shuffles,
+    table_files,
+)
 from node2vec.corpus_job import counts_of, prepare
 from node2vec.graph_files import file_system
 from node2vec.skipgram_job import train
-from sparkdl.errors import ConfigError
+from sparkdl.errors import ClusterError, ConfigError
 from tests.node2vec.test_corpus_job import random_walks, save_walks
 
 pytestmark = pytest.mark.spark
@@ -38,7 +48,9 @@ def vectors(frame: Any) -> np.ndarray:
     return found
 
 
-def twin(root: Path, epochs: int = 1, keep: int = 8, init: Any = None) -> np.ndarray:
+def twin(
+    root: Path, epochs: int = 1, keep: int = 8, init: Any = None, cores: int = 1, device: str = "cpu"
+) -> np.ndarray:
     header = corpus_files.read_header(root / "corpus")
     files, folder = file_system(root / "corpus")
     parts = range(header.num_parts)
@@ -49,7 +61,7 @@ def twin(root: Path, epochs: int = 1, keep: int = 8, init: Any = None) -> np.nda
     training = block_training.Training(
         dimensions=12, window=4, negative=3, keep=keep, ns_exponent=0.75, alpha=0.05, min_alpha=0.0001, epochs=epochs,
         seed=9, num_parts=header.num_parts, num_episodes=header.num_episodes, num_nodes=NODES,
-        num_walks=header.num_walks,
+        num_walks=header.num_walks, cores=cores, device=device,
     )  # fmt: skip
     return block_training.train(
         training, streams, [counts_of(str(root / "corpus"), header.fingerprint, part) for part in parts], init
@@ -69,13 +81,87 @@ def test_the_job_is_its_twin(
     negatives: str,
 ) -> None:
     monkeypatch.setattr(skipgram_job, "ROUNDS_KEPT", 5)
-    monkeypatch.setattr(skipgram_job, "PIECE_BYTES", 300)  # six rows
+    monkeypatch.setattr(rotation, "PIECE_BYTES", 300)  # six rows
     corpus(spark, tmp_path, parts, episodes)
     found = vectors(train(spark, tmp_path, epochs=epochs, negatives=negatives, **SETTINGS))
     assert np.array_equal(found, twin(tmp_path, epochs, 8 if negatives == "shared" else 1))
     left = {path.name for path in (tmp_path / "vectors").iterdir()}
     assert left == {"_SUCCESS", "_manifest.json", *(f"part-{part:05d}.parquet" for part in range(parts))}
     assert spark.sparkContext.getLocalProperty("spark.job.description") is None
+
+
+@pytest.mark.parametrize(("parts", "cores"), [(2, 1), (4, 2), (2, 2)])
+def test_tables_that_stay_and_tasks_of_several_cores(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, cores: int
+) -> None:
+    monkeypatch.setattr(skipgram_job, "ROUNDS_KEPT", 3)
+    monkeypatch.setattr(resident_tables, "LARGE", 0)
+    names = []
+    remove = skipgram_job._remove_resident
+    monkeypatch.setattr(
+        skipgram_job, "_remove_resident", lambda sc, form, name: names.append(name) or remove(sc, form, name)
+    )  # fmt: skip
+    corpus(spark, tmp_path, parts, 4)
+    found = vectors(train(spark, tmp_path, cores=cores, **SETTINGS))
+    assert np.array_equal(found, twin(tmp_path, cores=cores))
+    assert len(names) == 1
+    assert list(Path(spark.conf.get("spark.local.dir")).rglob("*.f32")) == []
+    assert np.array_equal(vectors(train(spark, tmp_path, **SETTINGS)), found)  # without a number: what is there
+    with pytest.raises(ConfigError, match="cores=3, but the corpus has"):
+        train(spark, tmp_path, cores=3, **SETTINGS)
+    if cores == 2:
+        with pytest.raises(ConfigError, match="vectors was made with cores=2, this run has cores=1"):
+            train(spark, tmp_path, cores=1, **SETTINGS)
+
+
+def test_tables_that_are_lost_again_and_again_are_sent(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(skipgram_job, "ROUNDS_KEPT", 3)
+    monkeypatch.setattr(resident_tables, "LARGE", 0)
+    corpus(spark, tmp_path, 2, 4)
+    story, begun = skipgram_job.story, []
+
+    def story_and_loss(number: int, training: Any) -> str:
+        begun.append(number)
+        if number in (4, 5):
+            for path in Path(spark.conf.get("spark.local.dir")).rglob("in-00001-*.f32"):
+                path.unlink()
+        return story(number, training)
+
+    monkeypatch.setattr(skipgram_job, "story", story_and_loss)
+    assert np.array_equal(vectors(train(spark, tmp_path, **SETTINGS)), twin(tmp_path))
+    assert begun == [0, 1, 2, *[3, 4] * 3, *range(3, 8)]
+    assert [record.levelname for record in caplog.records if record.name == "node2vec"] == ["WARNING"] * 3
+    assert "1 of 3 times" in caplog.text
+    assert "going back to round 3 of 8" in caplog.text
+
+
+def test_large_tables_take_the_cores_of_an_executor(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_schedule, "LARGE_TABLE", 1)
+    corpus(spark, tmp_path, 4, 1)
+    assert np.array_equal(vectors(train(spark, tmp_path, **SETTINGS)), twin(tmp_path, cores=2))
+    assert json.loads((tmp_path / "vectors" / "_manifest.json").read_text())["cores"] == 2
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_the_kernels_for_gpus_run_in_the_job(spark: SparkSession, tmp_path: Path, cores: int) -> None:
+    corpus(spark, tmp_path, 2, 2)
+    found = vectors(train(spark, tmp_path, device="torch", cores=cores, **SETTINGS))
+    assert np.array_equal(found, twin(tmp_path, cores=cores, device="torch"))
+    assert not np.array_equal(found, twin(tmp_path, cores=cores))
+    assert np.array_equal(vectors(train(spark, tmp_path, **SETTINGS)), found)  # auto: what is there
+    with pytest.raises(ConfigError, match="vectors was made with device='torch', this run has device='cpu'"):
+        train(spark, tmp_path, device="cpu", cores=cores, **SETTINGS)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_where_one_is_asked_for(spark: SparkSession, tmp_path: Path) -> None:
+    corpus(spark, tmp_path, 2, 2)
+    with pytest.raises(ClusterError, match=r'^device="cuda", but torch .* sees no CUDA device on [^\n]*$'):
+        train(spark, tmp_path, device="cuda", **SETTINGS)
 
 
 def test_another_corpus_in_the_same_place_is_seen(spark: SparkSession, tmp_path: Path) -> None:
@@ -147,6 +233,8 @@ def test_old_vectors_are_where_it_begins(spark: SparkSession, tmp_path: Path) ->
         ({"negative": -1}, "negative=-1 is negative"),
         ({"alpha": 0.0}, r"alpha=0\.0 and min_alpha=0\.0001: the learning rate"),
         ({"ns_exponent": float("nan")}, "ns_exponent=nan is no power"),
+        ({"cores": 0}, "cores=0 is less than 1"),
+        ({"device": "tpu"}, "device='tpu' is unknown"),
         ({"negatives": "gemm"}, "negatives='gemm' is unknown"),
     ],
 )
@@ -159,11 +247,21 @@ def test_what_cannot_be_trained(spark: SparkSession, tmp_path: Path, settings: d
     assert not (tmp_path / "vectors").exists()
 
 
-def test_a_killed_executor_changes_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.node2vec.skipgram_cluster_run", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+@pytest.mark.parametrize("resident", [False, True])
+def test_a_killed_executor_changes_nothing(tmp_path: Path, resident: bool) -> None:
+    """Tables that are sent; and tables that stay, of tasks of two cores."""
+    parts, cores = (4, 2) if resident else (3, 1)
+    arguments = [str(tmp_path), str(parts), str(cores), *(["resident"] if resident else [])]
+    command = [sys.executable, "-m", "tests.node2vec.skipgram_cluster_run", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["killed"] == 1
+    assert told["profile"] == resident
+    if resident:
+        assert "going back to round 3 of 8" in done.stderr
+        assert told["rounds"][:7] == [0, 1, 2, 3, 4, 5, 3]
+    else:
+        assert told["rounds"] == list(range(12))
     found = np.load(tmp_path / "found.npy")
-    assert np.array_equal(found, twin(tmp_path / "root"))
+    assert np.array_equal(found, twin(tmp_path / "root", cores=cores))

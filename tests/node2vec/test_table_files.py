@@ -18,14 +18,15 @@ def test_tables_come_back_and_only_complete_rounds_count(tmp_path: Path) -> None
     for number in (4, 8, 12):
         for part in range(3):
             other = (part + 1) % 3
-            table_files.write_tables(output, number, (part, tables[part]), (other, tables[other] + number))
+            table_files.write_tables(output, number, {part: tables[part]}, {other: tables[other] + number})
         if number < 12:
             table_files.complete(output, number)
     assert table_files.complete_rounds(output) == 8
     assert sorted(path.name for path in (tmp_path / "_rounds").iterdir()) == ["00008", "00012"]
-    inputs, outputs = table_files.read_tables(output, 8, 2, 0)
-    assert np.array_equal(inputs, tables[2])
-    assert np.array_equal(outputs, tables[0] + 8)
+    inputs, outputs = table_files.read_tables(output, 8, (1, 2), (0,))
+    assert (list(inputs), list(outputs)) == ([1, 2], [0])
+    assert np.array_equal(inputs[2], tables[2])
+    assert np.array_equal(outputs[0], tables[0] + 8)
     table_files.clear(output)
     assert list(tmp_path.iterdir()) == []
     table_files.clear(output)

@@ -13,10 +13,10 @@ from torch import nn
 
 from sparkdl import Trainer, batches, slices
 from sparkdl.callbacks import Callback, FitState
-from sparkdl.columns import from_arrays
 from sparkdl.course import Course
 from sparkdl.history import History, StepRecord
 from sparkdl.step_settings import Plan
+from sparkdl.stored_arrays import from_arrays
 from sparkdl.training_loop import Schedule, Twin, train
 from sparkdl.triggers import EveryEpoch, MaxEpoch, Trigger
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import math
+import dataclasses
 import random
 from typing import Any
 
@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparkdl import optim, payload, slices
-from sparkdl.columns import Columns, from_arrays
-from sparkdl.dry_run import check, check_labels
+from sparkdl.columns import Columns
+from sparkdl.dry_run import check
 from sparkdl.errors import ConfigError
+from sparkdl.label_checks import Numbers
 from sparkdl.payload import Payload
+from sparkdl.stored_arrays import from_arrays
 from sparkdl.versioned_state import state_plan
 
 ROWS = 8
@@ -47,8 +49,14 @@ def made(model: nn.Module, loss: Any = None, x: Any = "x", y: Any = "y", **more:
     )
 
 
-def tried(built: Payload, **data: Any) -> int | None:
-    return check(built, from_arrays(DATA | data, built.columns.names))
+def tried(built: Payload, **data: Any) -> dict[str, Numbers]:
+    return check(built, from_arrays(DATA | data, built.columns.names, dict(built.columns.transforms)))
+
+
+def classes(built: Payload, **data: Any) -> int | None:
+    """How many classes the label "y" was seen to have."""
+    found = tried(built, **data).get("y")
+    return None if found is None else found.size
 
 
 def refused(built: Payload, **data: Any) -> str:
@@ -81,26 +89,58 @@ class Returns(nn.Module):
 
 
 def test_number_of_classes() -> None:
-    assert tried(made(nn.Linear(3, 4))) == 4
-    assert tried(made(nn.Linear(3, 4)), y=np.arange(ROWS) % 4 / 1.0) == 4  # Spark ML's labels are doubles
-    assert tried(made(nn.Sequential(nn.Linear(3, 5), nn.LogSoftmax(1)), nn.NLLLoss())) == 5
-    assert tried(made(nn.Linear(3, 4), precision="bf16")) == 4
-    assert tried(made(nn.Linear(3, 4), weight_col="w", metrics={"one": lambda o, t: 1.0})) == 4
-    assert tried(made(Two(), x={"right": "a", "left": "b"})) == 4
+    assert classes(made(nn.Linear(3, 4))) == 4
+    assert classes(made(nn.Linear(3, 4)), y=np.arange(ROWS) % 4 / 1.0) == 4  # Spark ML's labels are doubles
+    assert classes(made(nn.Sequential(nn.Linear(3, 5), nn.LogSoftmax(1)), nn.NLLLoss())) == 5
+    assert classes(made(nn.Linear(3, 4), precision="bf16")) == 4
+    assert classes(made(nn.Linear(3, 4), weight_col="w", metrics={"one": lambda o, t: 1.0})) == 4
+    assert classes(made(Two(), x={"right": "a", "left": "b"})) == 4
 
 
 def test_losses_without_classes() -> None:
-    assert tried(made(nn.Linear(3, 4)), y=np.full((ROWS, 4), 0.25)) is None  # a probability for each class
-    assert tried(made(Returns(lambda o: o[:, 0]), nn.MSELoss(), y="z")) is None
-    assert tried(made(Returns(lambda o: o[:, 0]), F.mse_loss, y="z")) is None
-    assert tried(made(nn.Linear(3, 4), lambda output, target: output.square().mean(), y=None)) is None
-    assert tried(made(Returns(lambda o: (o, o)), lambda output, target: F.cross_entropy(output[0], target))) is None
+    assert classes(made(nn.Linear(3, 4)), y=np.full((ROWS, 4), 0.25)) is None  # a probability for each class
+    assert classes(made(Returns(lambda o: o[:, 0]), nn.MSELoss(), y="z")) is None
+    assert classes(made(Returns(lambda o: o[:, 0]), F.mse_loss, y="z")) is None
+    assert classes(made(nn.Linear(3, 4), lambda output, target: output.square().mean(), y=None)) is None
+    assert classes(made(Returns(lambda o: (o, o)), lambda output, target: output[0].square().mean())) is None
+
+
+def test_class_numbers_are_seen_in_any_loss() -> None:
+    def both(output: Any, targets: Any) -> torch.Tensor:
+        assert len(targets) == 2
+        return F.cross_entropy(output, targets[0]) + nn.NLLLoss()(output, targets[1].long().view(-1))
+
+    found = tried(made(nn.Linear(3, 8), both, y=["y", "z"]), z=np.arange(ROWS) / 1.0)
+    assert found == {"y": Numbers(8, "cross_entropy", -100), "z": Numbers(8, "nll_loss", -100)}
+    step_fn = lambda model, batch: F.cross_entropy(model(*batch.inputs), batch.target)  # noqa: E731
+    assert classes(made(nn.Linear(3, 5), step_fn=step_fn)) == 5
+    message = refused(made(nn.Linear(3, 4), both, y=["y", "z"]), z=np.arange(ROWS) / 1.0)
+    assert message.startswith("label_col: column 'z' holds label 7 but the model has 4 outputs (0..3)")
+    message = refused(made(nn.Linear(3, 2), step_fn=step_fn))
+    assert message.startswith("label_col: column 'y' holds label 3 but the model has 2 outputs (0..1)")
+    # other numbers than the column's are nobody's labels
+    assert tried(made(nn.Linear(3, 9), lambda o, t: F.cross_entropy(o, t + 1))) == {}
+
+
+def test_rows_of_embeddings_are_seen() -> None:
+    model = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, 4))
+    assert tried(made(model, x="i")) == {"i": Numbers(50, "Embedding"), "y": Numbers(4, "CrossEntropyLoss", -100)}
+    assert "An Embedding has fewer rows" in refused(made(nn.Sequential(nn.Embedding(5, 4)), x="i"))
+
+
+def test_sparse_inputs() -> None:
+    built = made(nn.Linear(3, 4))
+    columns = Columns.parse("x", "y", transform={"x": "sparse"})
+    assert tried(dataclasses.replace(built, columns=columns)) == {"y": Numbers(4, "CrossEntropyLoss", -100)}
+    message = refused(dataclasses.replace(made(nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 4))), columns=columns))
+    assert "Its inputs: 'x' sparse float32 (8, 3)" in message
+    assert "call .to_dense() in forward()" in message
 
 
 def test_ignored_labels_are_no_classes() -> None:
-    assert tried(made(nn.Linear(3, 4)), y=np.array([-100, 0, 1, 2, 3, 0, 1, 2])) == 4
-    assert tried(made(nn.Linear(3, 4)), y=np.full(ROWS, -100)) == 4
-    assert tried(made(nn.Linear(3, 4), nn.CrossEntropyLoss(ignore_index=255)), y=np.full(ROWS, 255)) == 4
+    assert classes(made(nn.Linear(3, 4)), y=np.array([-100, 0, 1, 2, 3, 0, 1, 2])) == 4
+    assert classes(made(nn.Linear(3, 4)), y=np.full(ROWS, -100)) == 4
+    assert classes(made(nn.Linear(3, 4), nn.CrossEntropyLoss(ignore_index=255)), y=np.full(ROWS, 255)) == 4
 
 
 class Stateful(nn.Module):
@@ -121,7 +161,7 @@ def test_nothing_is_touched() -> None:
     torch.manual_seed(1), random.seed(1), np.random.seed(1)
     expected = torch.rand(1), random.random(), np.random.random()
     torch.manual_seed(1), random.seed(1), np.random.seed(1)
-    assert check(made(model), rows) == 4
+    assert check(made(model), rows)["y"].size == 4
     assert (torch.rand(1), random.random(), np.random.random()) == expected
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert not model.training
@@ -137,7 +177,13 @@ def test_weights_must_be_fp32() -> None:
 def test_too_many_inputs_may_be_one_stacked_input() -> None:
     message = refused(made(nn.Linear(3, 4), x=["a", "b", "z"]))
     assert message.startswith("forward() takes 1 argument (input: ")
-    assert message.endswith('feature_cols gives 3 inputs; did you mean feature_cols=[["a", "b", "z"]]?')
+    assert message.endswith('feature_cols gives 3 inputs. Did you mean feature_cols=[["a", "b", "z"]]?')
+
+
+def test_one_stacked_input_may_be_several_inputs() -> None:
+    message = refused(made(Two(), x=[["a", "b"]]))
+    assert message.startswith("forward() takes 2 arguments (left: ")
+    assert message.endswith('feature_cols gives 1 input. Did you mean feature_cols=["a", "b"]?')
 
 
 def test_too_few_or_misnamed_inputs() -> None:
@@ -190,7 +236,7 @@ def test_silent_broadcasts_are_refused(loss: Any) -> None:
     assert "forward() returned float32 (8, 1) and label 'p' is float32 (8,)" in message
     assert "broadcast them to (8, 8)" in message
     assert "Squeeze the output: return output.squeeze(-1) from forward()." in message
-    assert tried(made(Returns(lambda o: torch.sigmoid(o).squeeze(-1), 1), loss, y="p")) is None
+    assert classes(made(Returns(lambda o: torch.sigmoid(o).squeeze(-1), 1), loss, y="p")) is None
 
 
 def test_labels_in_arrays_of_one() -> None:
@@ -210,7 +256,7 @@ def test_class_losses_need_one_output_per_class() -> None:
     message = refused(made(sequence), y=np.zeros((ROWS, 5), int))
     assert "output.movedim(-1, 1)" in message
     moved = Returns(lambda o: o[:, :, None].expand(-1, -1, 5))
-    assert tried(made(moved), y=np.zeros((ROWS, 5), int)) == 4
+    assert classes(made(moved), y=np.zeros((ROWS, 5), int)) == 4
 
 
 def test_labels_beyond_the_outputs() -> None:
@@ -294,9 +340,9 @@ def test_step_fn() -> None:
         loss = F.cross_entropy(model(*batch.inputs), batch.target)
         return {"loss": loss, "double": 2 * loss}
 
-    assert tried(made(nn.Linear(3, 4), step_fn=step)) is None
-    assert tried(made(nn.Linear(3, 4), step_fn=step, metrics={"double": print})) is None
-    assert tried(made(nn.Linear(3, 4), step_fn=lambda m, b: step(m, b)["loss"])) is None
+    assert classes(made(nn.Linear(3, 4), step_fn=step)) == 4
+    assert classes(made(nn.Linear(3, 4), step_fn=step, metrics={"double": print})) == 4
+    assert classes(made(nn.Linear(3, 4), step_fn=lambda m, b: step(m, b)["loss"])) == 4
     assert "without 'other'" in refused(made(nn.Linear(3, 4), step_fn=step, metrics={"other": print}))
     message = refused(made(nn.Linear(3, 4), step_fn=lambda m, b: {"lose": step(m, b)["loss"]}))
     assert "step_fn returned the keys 'lose', without 'loss'" in message
@@ -307,22 +353,3 @@ def test_step_fn() -> None:
     message = refused(made(nn.Linear(2, 4), step_fn=step))
     assert message.startswith("step_fn failed on the first 8 rows of the data: RuntimeError: mat1")
     assert "inputs 'x' float32 (8, 3), the label 'y' int64 (8,)" in message
-
-
-def test_labels_of_the_whole_data() -> None:
-    cross_entropy = nn.CrossEntropyLoss()
-    check_labels("y", cross_entropy, 10, 0.0, 9.0, False)
-    check_labels("y", cross_entropy, 10, -100.0, 9.0, False)
-    check_labels("y", nn.CrossEntropyLoss(ignore_index=255), 10, 0.0, 255.0, False)
-    check_labels("y", cross_entropy, None, -1.0, 99.0, False)  # probabilities, or not known
-    check_labels("y", cross_entropy, 10, None, None, False)  # no rows
-    check_labels("y", nn.MSELoss(), None, -5.0, 5.0, False)
-    check_labels("y", F.mse_loss, None, math.nan, math.nan, True)  # a function may mask them
-    for low, high, label in ((0.0, 10.0, "10"), (-1.0, 9.0, "-1"), (-100.0, 10.0, "10"), (0.0, 9.5, "9.5")):
-        with pytest.raises(ConfigError, match=rf"'y' holds label {label} but the model has 10 outputs \(0\.\.9\)"):
-            check_labels("y", cross_entropy, 10, low, high, False)
-    for loss in (cross_entropy, nn.MSELoss()):
-        with pytest.raises(ConfigError, match=r"'y' holds NaN.*dropna"):
-            check_labels("y", loss, 10, math.nan, math.nan, True)
-    with pytest.raises(ConfigError, match="label 2 but BCEWithLogitsLoss compares with probabilities"):
-        check_labels("y", nn.BCEWithLogitsLoss(), None, 0.0, 2.0, False)

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparkdl import evaluate_job, optim, payload, slices
-from sparkdl.columns import Columns, from_arrays
+from sparkdl.columns import Columns
 from sparkdl.errors import ConfigError, TrainingError
 from sparkdl.evaluate_job import evaluate, finish, measure_rows
 from sparkdl.payload import Payload
+from sparkdl.stored_arrays import from_arrays
 from sparkdl.versioned_state import state_plan
 
 if TYPE_CHECKING:

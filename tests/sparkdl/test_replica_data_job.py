@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -21,7 +20,9 @@ from pyspark.sql.types import DoubleType, StructField, StructType
 from sparkdl import replica_cache, replica_data_job
 from sparkdl.columns import Columns
 from sparkdl.errors import ConfigError
+from sparkdl.label_checks import ValueRange
 from sparkdl.replica_data_job import ReplicaRows, array_tokens, deal, frame_tokens, read_tokens, sample
+from sparkdl.row_files import RowFiles
 
 pytestmark = pytest.mark.spark
 
@@ -47,14 +48,10 @@ def records(count: int) -> list[tuple[Any, ...]]:
     return [([k / 2, -float(k)], k, float(k % 3), "text") for k in range(count)]
 
 
-def stored(run: str, replica: int) -> dict[str, np.ndarray]:
-    """As :meth:`sparkdl.replica_cache.RunCache.data` reads it; driver and executor are one here."""
-    folder = Path(replica_cache.run_directory(run)) / f"data-{replica}"
-    columns = json.loads((folder / "columns.json").read_text())
-    return {
-        name: np.fromfile(folder / f"{i}.bin", dtype).reshape(shape) if shape[0] else np.empty(shape, dtype)
-        for i, (name, (dtype, shape)) in enumerate(columns.items())
-    }
+def stored(run: str, replica: int) -> dict[str, Any]:
+    """All rows; driver and executor are one here."""
+    files = RowFiles(os.path.join(replica_cache.run_directory(run), f"data-{replica}"))
+    return files.take(np.arange(files.num_rows))
 
 
 def dealt(frame: DataFrame, num_replicas: int) -> list[list[int]]:
@@ -92,14 +89,15 @@ def test_a_frame_is_written_once(spark: SparkSession, run: str, payload: Broadca
         assert len(part["k"]) == token.num_rows
         np.testing.assert_array_equal(part["x"], np.stack([part["k"] / 2, -part["k"]], axis=1))
         np.testing.assert_array_equal(part["y"], part["k"] % 3)
-        assert (token.label_min, token.label_max, token.label_nan) == (part["y"].min(), part["y"].max(), False)
+        assert token.ranges["y"] == (part["y"].min(), part["y"].max(), False, None)
+        assert token.ranges["k"] == (part["k"].min(), part["k"].max(), False, None)
         assert token.host == os.uname().nodename
     assert (Path(replica_cache.run_directory(run)) / "payload").read_bytes() == b"the payload"
 
     # placed again after a lost executor: what is here is used as it is
     folder = Path(replica_cache.run_directory(run))
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    assert len(times) == 1 + 3 * 5
+    assert len(times) == 1 + 3 * 3
     assert read_tokens(frame_tokens(frame, COLUMNS, 3, run, payload)) == tokens
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == times
 
@@ -123,7 +121,7 @@ def test_more_replicas_than_rows(spark: SparkSession, run: str, payload: Broadca
             ["x", "k", "y"], token.num_rows
         )
         if not token.num_rows:
-            assert (token.label_min, token.label_max, token.label_nan) == (None, None, False)
+            assert token.ranges["y"] == ValueRange()
 
 
 def test_ml_vectors(spark: SparkSession, run: str, payload: Broadcast[bytes]) -> None:
@@ -182,14 +180,13 @@ def test_strings_and_no_rows(spark: SparkSession, run: str, payload: Broadcast[b
 def test_nan_labels_are_told(spark: SparkSession, run: str, payload: Broadcast[bytes]) -> None:
     frame = spark.createDataFrame([*records(6), ([0.0, 0.0], 6, float("nan"), "")], SCHEMA)
     (token,) = read_tokens(frame_tokens(frame, COLUMNS, 1, run, payload))
-    assert token.label_nan
-    assert token.label_fraction is None
+    assert token.ranges["y"] == (0, 2, True, None)
 
 
 def test_a_label_between_two_classes_is_told(spark: SparkSession, run: str, payload: Broadcast[bytes]) -> None:
     frame = spark.createDataFrame([*records(6), ([0.0, 0.0], 6, 1.5, "")], SCHEMA)
     tokens = read_tokens(frame_tokens(frame, COLUMNS, 2, run, payload))
-    assert sorted(str(token.label_fraction) for token in tokens) == ["1.5", "None"]
+    assert sorted(str(token.ranges["y"].fraction) for token in tokens) == ["1.5", "None"]
 
 
 def test_small_arrow_batches_are_one_array(spark: SparkSession, run: str, payload: Broadcast[bytes]) -> None:
@@ -216,7 +213,7 @@ def test_arrays_are_dealt_in_turn(spark: SparkSession, run: str, payload: Broadc
     shared = spark.sparkContext.broadcast(data)
     tokens = read_tokens(array_tokens(spark.sparkContext, shared, COLUMNS, 4, run, payload))
     assert [t.num_rows for t in tokens] == [3, 3, 3, 2]
-    assert [(t.label_min, t.label_max) for t in tokens] == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert [t.ranges["y"][:2] for t in tokens] == [(0, 0), (1, 1), (2, 2), (3, 3)]
     for replica in range(4):
         part = stored(run, replica)
         assert list(part) == ["x", "k", "y"]
@@ -227,12 +224,12 @@ def test_arrays_are_dealt_in_turn(spark: SparkSession, run: str, payload: Broadc
 
 
 def test_an_error_in_one_token_is_raised(spark: SparkSession) -> None:
-    good = ReplicaRows(0, 3, 0.0, 1.0, False, "host")
-    bad = ReplicaRows(1, 0, None, None, False, "", "column 'x': a sentence")
-    tokens = spark.sparkContext.parallelize([(json.dumps(token),) for token in (bad, good)], 2)
+    good = ReplicaRows(0, 3, "host", {"y": ValueRange(0, 1, True)})
+    bad = ReplicaRows(1, 0, "", {}, "column 'x': a sentence")
+    tokens = spark.sparkContext.parallelize([(token.dumps(),) for token in (bad, good)], 2)
     with pytest.raises(ConfigError, match=r"^column 'x': a sentence$"):
         read_tokens(tokens)
-    tokens = spark.sparkContext.parallelize([(json.dumps(good),)], 1)
+    tokens = spark.sparkContext.parallelize([(good.dumps(),)], 1)
     assert read_tokens(tokens) == [good]
 
 

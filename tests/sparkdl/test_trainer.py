@@ -261,7 +261,8 @@ CASES = {
     "a number as data": Case("training data of type int cannot be read; pass a Spark DataFrame, Parquet paths", 7),
     "a list as data": Case("training data of type list cannot be read", [[1.0, 2.0]]),
     "no paths": Case("training data of type list cannot be read", []),
-    "pandas as data": Case("training data of type DataFrame cannot be read", pd.DataFrame({"label": [1]})),
+    "a pandas frame without the column": Case("the data have no column 'features'", pd.DataFrame({"label": [1]})),
+    "numbers as data": Case("training data of type list cannot be read; pass a Spark DataFrame, Parquet paths", [1, 2]),
     "missing Parquet": Case("'/no/such/place' cannot be read as Parquet: [PATH_NOT_FOUND]", "/no/such/place"),
     "missing Parquet among others": Case(
         "'/no/such/place', '/no/other/place' cannot be read as Parquet: ", ["/no/such/place", "/no/other/place"]
