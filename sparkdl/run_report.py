@@ -38,7 +38,7 @@ h1{font-size:24px;margin:0 0 2px}h2{font-size:16px;margin:0 0 6px}p{margin:0 0 8
 .charts{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:14px}
 figure,section{margin:0;border:1px solid var(--rule);border-radius:8px;padding:12px 14px;background:var(--card)}
 figure.wide{grid-column:1/-1}section{margin-top:14px;overflow-x:auto}
-@media(max-width:760px){.charts{grid-template-columns:minmax(0,1fr)}figure.wide{overflow-x:auto}
+@media screen and (max-width:760px){.charts{grid-template-columns:minmax(0,1fr)}figure.wide{overflow-x:auto}
 figure.wide svg{min-width:860px}}
 svg{display:block;width:100%;height:auto}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;margin:0 0 4px;padding:0;list-style:none}
