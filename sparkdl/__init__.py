@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from sparkdl.callbacks import LearningRateMonitor as LearningRateMonitor
     from sparkdl.callbacks import ModelCheckpoint as ModelCheckpoint
     from sparkdl.history import History as History
+    from sparkdl.mlflow_log import MLflowLogger as MLflowLogger
     from sparkdl.spark_conf import check as check
+    from sparkdl.tensorboard_log import TensorBoard as TensorBoard
     from sparkdl.trainer import Trainer as Trainer
     from sparkdl.triggers import EveryEpoch as EveryEpoch
     from sparkdl.triggers import MaxEpoch as MaxEpoch
@@ -29,7 +31,9 @@ __version__ = "0.1.0"
 _NAMES = {
     "sparkdl.callbacks": ["Callback", "EarlyStopping", "LearningRateMonitor", "ModelCheckpoint"],
     "sparkdl.history": ["History"],
+    "sparkdl.mlflow_log": ["MLflowLogger"],
     "sparkdl.spark_conf": ["check"],
+    "sparkdl.tensorboard_log": ["TensorBoard"],
     "sparkdl.trainer": ["Trainer"],
     "sparkdl.triggers": [
         "EveryEpoch",

@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,10 @@ from sparkdl import payload as payload_module
 from sparkdl.callbacks import Callback, FitState
 from sparkdl.checkpoint_files import Checkpoint, describe
 from sparkdl.course import Course
+from sparkdl.heartbeat import Heartbeat
+from sparkdl.heartbeat_job import jobs_of_group
 from sparkdl.history import History
+from sparkdl.label_checks import Numbers
 from sparkdl.payload import Payload
 from sparkdl.progress import Progress
 from sparkdl.run_plan import RunPlan, run_plan, task_slots
@@ -93,11 +97,10 @@ class FitRun:
             return replica_data_job.array_tokens(sc, arrays, payload.columns, replicas, run, shared)
 
         self._engine = SparkEngine(sc, run, payload, tokens)
+        self._heartbeat = Heartbeat(partial(jobs_of_group, sc, f"sparkdl-{run}"), settings.verbose)
         try:
-            rows = self._engine.place()
-            label_checks.check_rows(payload.columns.label_names, payload.loss, used, [r.ranges for r in rows])
-            counts = tuple(r.num_rows for r in rows)
-            self._steps(run_plan(self._spark, self._engine, payload, counts, settings.form, settings.steps_per_job))
+            with self._heartbeat:
+                self._place_and_train(used)
         except BaseException:
             self._engine.cancel()
             raise
@@ -108,6 +111,14 @@ class FitRun:
             if arrays is not None:
                 arrays.destroy()
         return self._history
+
+    def _place_and_train(self, used: Mapping[str, Numbers]) -> None:
+        """used: which columns the model looked numbers up in, and how many there may be."""
+        payload, settings = self._payload, self._settings
+        rows = self._engine.place()
+        label_checks.check_rows(payload.columns.label_names, payload.loss, used, [r.ranges for r in rows])
+        counts = tuple(r.num_rows for r in rows)
+        self._steps(run_plan(self._spark, self._engine, payload, counts, settings.form, settings.steps_per_job))
 
     def _steps(self, laid_out: RunPlan) -> None:
         """From the first step of this run to the last."""
@@ -122,6 +133,7 @@ class FitRun:
             rows_per_epoch=plan.num_rows,
             batch_size=plan.batch_size,
         )
+        self._heartbeat.progress = progress
         try:
             state = FitState(history, plan.steps_per_epoch, self._model_now, self._save, self._remove, progress.note)
             self._state = state
