@@ -25,7 +25,7 @@ from node2vec.estimator import Node2Vec, working_root
 from node2vec.vectors_output import output_at
 from node2vec.walk_request import WalkRequest
 from sparkdl import spark_conf
-from sparkdl.errors import ClusterError, ConfigError
+from sparkdl.errors import ClusterError, ConfigError, TrainingError
 from sparkdl.spark_failures import FAILURES, failure_text, first_line
 
 DONE, BAD_INPUT, BAD_CLUSTER, INTERRUPTED = 0, 1, 3, 130
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     try:
         parsed.run(parsed)
-    except ConfigError as error:
+    except (ConfigError, TrainingError) as error:
         return _complain(str(error), BAD_INPUT)
     except ClusterError as error:
         return _complain(str(error), BAD_CLUSTER)

@@ -37,11 +37,11 @@ from node2vec import (
     training_device,
 )
 from node2vec.graph_files import absolute
-from node2vec.graph_job import spark_path
+from node2vec.graph_job import IDS, spark_path
 from node2vec.rotation import Removal, Rotation
 from node2vec.training_device import DEVICES
 from sparkdl import spark_conf, spark_internals
-from sparkdl.errors import ClusterError, ConfigError
+from sparkdl.errors import ClusterError, ConfigError, TrainingError
 from sparkdl.spark_failures import FAILURES, failure_text, first_line
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def train(
 
     Vectors that are there already, of the same settings and corpus, are not made again; a training that broke off goes
     on from its last complete round that was written down.
-    Raises ConfigError: settings that cannot be used, no corpus at root, or vectors of other settings there; and
-    ClusterError: an executor has no GPU.
+    Raises ConfigError: settings that cannot be used, no corpus at root, or vectors of other settings there;
+    ClusterError: an executor has no GPU; and TrainingError: vectors became infinite or NaN.
     """
     spark_conf.refuse_connect(spark)
     sc = spark.sparkContext
@@ -131,6 +131,7 @@ def train(
         if init is not None:
             _write_init(init, f"{location}/{STAGE}/{table_files.OLD}", training)
         _run(sc, training, location, header.fingerprint, verbose)
+        _refuse_not_finite(spark, location)
         stage.finish(location, STAGE)
     return spark.read.schema("index int, vector array<float>").parquet(
         spark_path(f"{location}/{STAGE}"), pathGlobFilter="part-*.parquet"
@@ -206,7 +207,22 @@ def _run(sc: SparkContext, training: Training, location: str, fingerprint: str, 
                 )  # fmt: skip
     finally:
         bar.close()
+
+
+def _refuse_not_finite(spark: SparkSession, location: str) -> None:
+    """Remove what only the training needed. Raises TrainingError: some vectors cannot be used."""
+    output = f"{location}/{STAGE}"
+    found = table_files.not_finite(output)
     table_files.clear(output)
+    if found is None:
+        return
+    first, count = found
+    row = spark.read.parquet(spark_path(f"{location}/{IDS}")).filter(f"index = {first}").head()
+    others = {1: "", 2: " and one other"}.get(count, f" and {count - 1:,} others")
+    raise TrainingError(
+        f"the vector of node {row['id'] if row else first}{others} became infinite or NaN in training: use a smaller "
+        "alpha."
+    )
 
 
 def _rounds(sc: SparkContext, later: Rotation, total: int, bar: Any) -> None:

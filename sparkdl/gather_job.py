@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from sparkdl.replica_cache import RunCache, job_settings
 from sparkdl.shared_gradient import sum_range
 from sparkdl.spark_internals import JVM, Blocks, RawRDD
 from sparkdl.step_settings import JobSettings, Plan, StepSettings, Submit
+from sparkdl.versioned_state import StatePlan, num_shares
 from sparkdl.wire import Source
 
 
@@ -48,7 +50,7 @@ class GatherTask:
             version = _bring_forward(cache, plan, job.generation, previous, replica, source, timings)
             if job.mode == "snapshot":
                 yield from state_job.snapshot(cache.state(job.generation), version, lots)
-            else:
+            elif job.mode == "step":
                 state, settings = cache.state(job.generation), job.steps[self.position]
                 state.require(settings.step, lots)
                 weights, buffers = state.weights(settings.step), state.buffers(settings.step)
@@ -116,7 +118,7 @@ class GatherForm:
     """Submits the jobs; the driver's half of this module. See :class:`sparkdl.spark_engine.Form`."""
 
     def __init__(self, jvm: JVM, plan: Plan, submit: Submit, steps_per_job: int = 1):
-        self._jvm, self._submit = jvm, submit
+        self._jvm, self._plan, self._submit = jvm, plan, submit
         self._everybody = list(range(plan.num_replicas))
         self._functions = [jvm.function(GatherTask(plan, i), "pairs") for i in range(steps_per_job)]
         self._from_tokens = jvm.function(GatherTask(plan), "tokens")
@@ -129,6 +131,7 @@ class GatherForm:
     def anchor(self, tokens: Blocks) -> None:
         """Pins replica r to where token r is; state is kept by whoever holds a replica."""
         self.close()
+        self._tokens = tokens
         self._anchor = self._jvm.block_rdd(tokens)
         self._first = self._jvm.block_rdd(tokens.only([0]))
 
@@ -163,13 +166,20 @@ class GatherForm:
             chain.append(self._jvm.apply(parent, function).persist())
         return chain
 
-    def snapshot(self, copies: int) -> tuple[RawRDD, Blocks]:
-        """Replica 0 applies the gradients that wait and emits its state."""
+    def snapshot(self, text: str, job: JobSettings, copies: int, state: StatePlan) -> tuple[RawRDD, Blocks]:
+        """Replica 0 applies the gradients that wait and emits its state, a large one in several tasks."""
         assert self._last is not None
-        parent = self._jvm.beside(self._first, self._last.blocks(self._everybody))
-        found = self._jvm.apply(parent, self._functions[0])
-        found.persist(copies).run_or_drop()
-        return found, found.blocks([0])
+        shares = num_shares(state, range(state.num_lots), job.version)
+        applied = self._jvm.apply(self._jvm.beside(self._first, self._last.blocks(self._everybody)), self._functions[0])
+        if shares == 1 or self._jvm.gather_only:
+            self._submit(text, job, applied.persist(copies).run_or_drop)
+            return applied, applied.blocks([0])
+        self._submit(f"{text}, parameter sync", replace(job, mode="sync"), lambda: applied.start().get())
+        anchor = self._jvm.block_rdd(self._tokens.only([0] * shares))
+        task = state_job.SnapshotTask(self._plan, [(None, share) for share in range(shares)])
+        found = self._jvm.apply(anchor, self._jvm.function(task, "tokens"))
+        self._submit(text, job, found.persist(copies).run_or_drop)
+        return found, found.blocks(list(range(shares)))
 
     def read(self) -> list[bytes]:
         """Records or fingerprints, from replica 0's executor."""

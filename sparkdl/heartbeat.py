@@ -20,6 +20,7 @@ __all__ = ["Heartbeat", "RunningJob", "sentence"]
 logger = logging.getLogger("sparkdl")
 
 SECONDS = 30.0
+COUNTED_SECONDS = 15.0  # Spark's count of running tasks may be as old as the last heartbeat of an executor, 10 s
 
 
 class RunningJob(NamedTuple):
@@ -37,11 +38,14 @@ def sentence(jobs: Sequence[RunningJob]) -> str:
     if not jobs:
         return "no Spark job of this training is running: the driver is at work, or waits for executors"
     job = max(jobs, key=lambda job: job.seconds)
-    running = f"{job.running} running"
-    if not job.running and job.done < job.tasks:
-        running = "none running: there is no free task slot, or no executor"
+    running = f", {job.running} running"
+    if job.seconds < COUNTED_SECONDS:
+        running = ""
+    elif not job.running and job.done < job.tasks:
+        running = ", none running: there is no free task slot, or no executor"
     more = f"; {len(jobs) - 1} more jobs at the same time" if len(jobs) > 1 else ""
-    return f"{job.what} has been running for {job.seconds:.0f} s: {job.done} of {job.tasks} tasks done, {running}{more}"
+    what = job.what.removeprefix("sparkdl: ")
+    return f"{what} has been running for {job.seconds:.0f} s: {job.done} of {job.tasks} tasks done{running}{more}"
 
 
 class Heartbeat:

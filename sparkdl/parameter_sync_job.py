@@ -33,7 +33,7 @@ class SyncTask:
         job, plan = job_settings(), self.plan
         cache = replica_cache.get(plan.run)
         state = cache.state(job.generation)
-        lots = owned_lots(cache, plan, number)
+        lots = state_job.owned_lots(cache.payload.plan, plan, number)
         if job.mode == "step":
             settings = job.steps[self.position]
             _read_and_update(cache, plan, job, settings, number, source)
@@ -49,25 +49,15 @@ class SyncTask:
             yield from weights(cache, plan, state, job.version, number)
         else:
             source.drain()
-            if job.mode == "snapshot":
-                yield from state_job.snapshot(state, job.version, lots)
-            elif job.mode == "digest":
+            if job.mode == "digest":
                 yield from state_job.fingerprint(state, job.version, lots)
             elif number == 0:
                 yield from state_job.read_records(cache, plan, job)
 
 
-def owned_lots(cache: RunCache, plan: Plan, number: int) -> list[int]:
-    """The lots of a slice; slice 0 also keeps the model's buffers."""
-    lots = list(range(*plan.slices[number]))
-    if number == 0 and cache.payload.plan.has_buffers:
-        lots.append(len(cache.payload.plan.layout.lots))
-    return lots
-
-
 def weights(cache: RunCache, plan: Plan, state: VersionedState, version: int, number: int) -> Iterator[wire.Parts]:
     """A slice's weights (and from slice 0 the buffers) as items."""
-    state.require(version, owned_lots(cache, plan, number))
+    state.require(version, state_job.owned_lots(cache.payload.plan, plan, number))
     flat = state.weights(version)
     for piece in cache.pieces(plan):
         if piece.slice == number:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pickle import PickleBuffer
 from typing import Any
 
 import cloudpickle
@@ -52,15 +54,54 @@ class Payload:
         return flat
 
 
+def forget_weights(payload: Payload) -> None:
+    """Gives the memory of the trained parameters back, where they will not be asked for again."""
+    for t in payload.plan.layout.tensors:
+        payload.model.get_parameter(t.name).data = torch.empty(0)
+
+
 def pickle(payload: Payload) -> bytes:
-    """The payload as bytes, user classes from ``__main__`` or a notebook by value.
+    """The payload as bytes for ``pickle.loads``, user classes from ``__main__`` or a notebook by value.
 
     Raises ConfigError: names the part (and of a model the attribute) that cannot be pickled.
     """
     try:
-        return bytes(cloudpickle.dumps(payload))
+        with io.BytesIO() as file:
+            _Pickler(file, payload.model).dump(payload)
+            return file.getvalue()
     except Exception as error:
         raise ConfigError(_unpicklable(payload, error)) from error
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Writes the model's tensors straight from their memory; torch itself would copy each of them twice on the way."""
+
+    def __init__(self, file: io.BytesIO, model: torch.nn.Module):
+        super().__init__(file, protocol=5)
+        tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
+        self._plain = {
+            key
+            for key, t in tensors.items()
+            if type(t) in (torch.Tensor, torch.nn.Parameter)
+            and (t.device.type, t.layout, t.is_contiguous()) == ("cpu", torch.strided, True)
+            and not (t.is_quantized or t.is_complex() or vars(t) or t.numel() == 0)
+        }
+
+    def reducer_override(self, obj: Any) -> Any:
+        """How one object is pickled."""
+        if id(obj) not in self._plain:
+            return super().reducer_override(obj)
+        memory = PickleBuffer(obj.detach().reshape(-1).view(torch.uint8).numpy())
+        is_parameter = isinstance(obj, torch.nn.Parameter)
+        return _tensor, (memory, obj.dtype, tuple(obj.shape), is_parameter, obj.requires_grad)
+
+
+def _tensor(
+    memory: bytearray | bytes, dtype: torch.dtype, shape: tuple[int, ...], is_parameter: bool, requires_grad: bool
+) -> torch.Tensor:
+    # a copy has torch's own alignment, on which the last bit of a product may depend
+    found = torch.frombuffer(memory, dtype=dtype).view(shape).clone()
+    return torch.nn.Parameter(found, requires_grad) if is_parameter else found.requires_grad_(requires_grad)
 
 
 _MODULE_ATTRIBUTES = frozenset(vars(torch.nn.Module()))  # parameters, hooks, submodules: looked at one by one

@@ -75,7 +75,10 @@ class Replica:
     def __init__(self, payload: Payload, device: torch.device | str = "cpu"):
         self.payload = payload
         self.device = torch.device(device)
-        self.model = copy.deepcopy(payload.model).to(self.device)
+        trained = [payload.model.get_parameter(t.name) for t in payload.plan.layout.tensors]
+        # their weights are handed in with each step: no need to copy those that the payload came with
+        same = {id(p): torch.nn.Parameter(p.detach()) for p in trained if type(p) is torch.nn.Parameter and not vars(p)}
+        self.model = copy.deepcopy(payload.model, same).to(self.device)
         self.model.requires_grad_(True)
         parameters = dict(self.model.named_parameters())
         self._frozen = set(parameters) - {t.name for t in payload.plan.layout.tensors}

@@ -19,7 +19,7 @@ from pyspark import SparkFiles, TaskContext
 from sparkdl import worker_heap
 from sparkdl.errors import StateLost
 from sparkdl.optim import SliceOptimizer
-from sparkdl.payload import Payload
+from sparkdl.payload import Payload, forget_weights
 from sparkdl.replica import Replica
 from sparkdl.row_files import RowFiles
 from sparkdl.shared_gradient import SharedGradient
@@ -41,14 +41,11 @@ class RunCache:
     """One run in one Python worker."""
 
     def __init__(self, run: str):
-        self.directory = run_directory(run)
-        try:
-            with open(os.path.join(self.directory, "payload"), "rb") as file:
-                self.payload: Payload = pickle.load(file)
-        except FileNotFoundError:
-            raise StateLost(f"this executor has no files of run {run} in {self.directory}") from None
+        self.run, self.directory = run, run_directory(run)
+        self.payload = self.first_payload()
         self.optimizer = SliceOptimizer(self.payload.template.blank)
         self.replica = Replica(self.payload, task_device(self.payload.device))
+        forget_weights(self.payload)  # they are in the file of state, and still in the payload's own
         self.write_ms = 0.0  # how long the task before needed to hand its gradient over
         plan = self.payload.plan
         # the slices form's copies of weights and buffers; untouched memory costs nothing in the gather form
@@ -61,6 +58,15 @@ class RunCache:
         self._data: dict[int, RowFiles] = {}
         self._shared: dict[str, SharedGradient] = {}
         self._sums: dict[tuple[int, int], GradientSum] = {}
+
+    def first_payload(self) -> Payload:
+        """The payload as it was shipped, with the weights that the model came with."""
+        try:
+            with open(os.path.join(self.directory, "payload"), "rb") as file:
+                found: Payload = pickle.load(file)
+        except FileNotFoundError:
+            raise StateLost(f"this executor has no files of run {self.run} in {self.directory}") from None
+        return found
 
     def state(self, generation: int) -> VersionedState:
         """The executor's state file. A restore begins a new generation: late tasks of the old one then do no harm."""

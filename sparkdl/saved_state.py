@@ -19,7 +19,7 @@ import torch
 from sparkdl import wire
 from sparkdl.errors import ConfigError
 from sparkdl.payload import load_buffers
-from sparkdl.versioned_state import StatePlan, VersionedState, lot_bytes
+from sparkdl.versioned_state import StatePlan, VersionedState, lot_bytes, share_parts
 
 Part = tuple[int, int, memoryview]  # lot, offset in its bytes, memory
 
@@ -36,9 +36,7 @@ def lot_fingerprint(state: VersionedState, version: int, lot: int) -> bytes:
 
 def state_parts(state: VersionedState, version: int) -> Iterator[Part]:
     """All parts of a version, lot by lot."""
-    for lot in range(state.plan.num_lots):
-        for offset, _, memory in state.parts(lot, version):
-            yield lot, offset, memory
+    yield from share_parts(state, range(state.plan.num_lots), version)
 
 
 def write_parquet(parts: Iterable[Part], path: str) -> None:

@@ -14,8 +14,10 @@ from sparkdl.parameter_sync_job import PinTask, SyncTask, items_per_step
 from sparkdl.payload import Payload
 from sparkdl.slices import pieces
 from sparkdl.spark_internals import JVM, Blocks, Parent, RawRDD
+from sparkdl.state_job import SnapshotTask, owned_lots
 from sparkdl.step_settings import JobSettings, Plan, Submit
 from sparkdl.sync import clip_factor
+from sparkdl.versioned_state import StatePlan, num_shares
 
 
 class _Step(NamedTuple):
@@ -49,6 +51,7 @@ class SlicesForm:
         counts = Counter(p.slice for p in pieces(payload.plan.layout, plan.slices))
         self._pin = jvm.function(PinTask(plan, items_per_step(plan, counts, payload.plan.has_buffers)), "tokens")
         self._owners = list(range(len(plan.slices)))
+        self._emit: dict[tuple[tuple[int, int], ...], Any] = {}  # a snapshot's places -> its function
         self._anchor: Any = None
         self._owner_anchor: Any = None
         self._pins: RawRDD | None = None
@@ -60,6 +63,7 @@ class SlicesForm:
     def anchor(self, tokens: Blocks) -> None:
         """Pins replica r to where token r is, and slice n to where token n is."""
         self.close()
+        self._tokens = tokens
         self._anchor = self._jvm.block_rdd(tokens)
         self._owner_anchor = self._jvm.block_rdd(tokens.only(self._owners))
         self._pins = self._jvm.apply(self._owner_anchor, self._pin)
@@ -128,11 +132,19 @@ class SlicesForm:
             chain.append(_Step(gradients, shuffled, weights.persist()))
         return chain
 
-    def snapshot(self, copies: int) -> tuple[RawRDD, Blocks]:
-        """Every owner emits its lots."""
-        found = self._jvm.apply(self._owner_anchor, self._from_tokens)
-        found.persist(copies).run_or_drop()
-        return found, found.blocks(self._owners)
+    def snapshot(self, text: str, job: JobSettings, copies: int, state: StatePlan) -> tuple[RawRDD, Blocks]:
+        """Every owner emits its lots, many of them in several tasks."""
+        places = tuple(
+            (owner, share)
+            for owner in self._owners
+            for share in range(num_shares(state, owned_lots(state, self._plan, owner), job.version))
+        )
+        if places not in self._emit:
+            self._emit = {places: self._jvm.function(SnapshotTask(self._plan, places), "tokens")}
+        anchor = self._jvm.block_rdd(self._tokens.only([owner for owner, _ in places]))
+        found = self._jvm.apply(anchor, self._emit[places])
+        self._submit(text, job, found.persist(copies).run_or_drop)
+        return found, found.blocks(list(range(len(places))))
 
     def read(self) -> list[bytes]:
         """Records or fingerprints, from the owners of the slices."""

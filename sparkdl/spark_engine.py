@@ -29,6 +29,7 @@ from sparkdl.spark_public import Public
 from sparkdl.state_job import RemoveTask, read_fingerprints
 from sparkdl.step_settings import PROPERTY, JobSettings, Plan, StepSettings
 from sparkdl.training_loop import StepReport
+from sparkdl.versioned_state import StatePlan
 
 logger = logging.getLogger("sparkdl")
 
@@ -66,8 +67,8 @@ class Form(Protocol):
     def steps(self, text: str, job: JobSettings) -> None:
         """Runs the steps of ``job``, as one or more Spark jobs whose descriptions begin with ``text``."""
 
-    def snapshot(self, copies: int) -> tuple[RawRDD, Blocks]:
-        """All state of the version after the last step, persisted; and those of its blocks that hold any."""
+    def snapshot(self, text: str, job: JobSettings, copies: int, state: StatePlan) -> tuple[RawRDD, Blocks]:
+        """All state of ``job.version``, the one after the last step, persisted in blocks of at most about 64 MB."""
 
     def read(self) -> list[bytes]:
         """Small items of all owners of state: records or fingerprints."""
@@ -299,7 +300,7 @@ class SparkEngine:
     def _mark(self) -> list[StepReport]:
         copies = 2 if self._num_executors > 1 else 1
         name = f"step {self.version}: snapshot"
-        new = self.submit(name, self._job("snapshot", version=self.version), lambda: self.form.snapshot(copies))
+        new = self.form.snapshot(name, self._job("snapshot", version=self.version), copies, self.payload.plan)
         records: list[StepReport] = []
         if self._log:
             job = self._job("records", first=self._snapshot_version, version=self.version)

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from pyspark import SparkFiles
 
-from sparkdl import replica_cache, wire
+from sparkdl import replica_cache, versioned_state, wire
 from sparkdl.payload import read_buffers
-from sparkdl.replica_cache import RECORDED_STEPS, RunCache
-from sparkdl.saved_state import lot_fingerprint
+from sparkdl.replica_cache import RECORDED_STEPS, RunCache, job_settings
+from sparkdl.saved_state import items, lot_fingerprint
 from sparkdl.step_settings import JobSettings, Plan
-from sparkdl.versioned_state import VersionedState
+from sparkdl.versioned_state import StatePlan, VersionedState, share_parts
 from sparkdl.wire import FileSource, Source
 
 FINGERPRINT_BYTES = 8 + 32  # a lot's number and its hash
@@ -35,16 +35,41 @@ def restore(cache: RunCache, job: JobSettings, lots: Sequence[int], source: Sour
         elif size := wire.payload_bytes(head):
             source.readinto(memoryview(bytearray(size)))
     if job.version == 0 and not state.has(0, lots):
-        state.begin(lots, cache.payload.initial_weights(), read_buffers(cache.payload.model))
+        first = cache.first_payload()
+        state.begin(lots, first.initial_weights(), read_buffers(first.model))
     state.require(job.version, lots)
 
 
 def snapshot(state: VersionedState, version: int, lots: Sequence[int]) -> Iterator[wire.Parts]:
     """These lots of a version as items."""
     state.require(version, lots)
-    for lot in lots:
-        for offset, _, memory in state.parts(lot, version):
-            yield [wire.header(wire.STATE, version, lot, offset, len(memory)), memory]
+    yield from items(share_parts(state, lots, version), version)
+
+
+class SnapshotTask:
+    """Task i emits a share of a slice's lots, or of all: (slice or None, share) is ``places[i]``."""
+
+    def __init__(self, plan: Plan, places: Sequence[tuple[int | None, int]]):
+        self.plan, self.places, self.share_bytes = plan, places, versioned_state.SHARE_BYTES
+
+    def __call__(self, number: int, source: Source) -> Iterator[wire.Parts]:
+        """See :data:`sparkdl.spark_internals.TaskFunction`."""
+        source.drain()
+        job = job_settings()
+        cache = replica_cache.get(self.plan.run)
+        owner, share = self.places[number]
+        lots = range(cache.payload.plan.num_lots) if owner is None else owned_lots(cache.payload.plan, self.plan, owner)
+        state = cache.state(job.generation)
+        state.require(job.version, lots)
+        yield from items(share_parts(state, lots, job.version, share, self.share_bytes), job.version)
+
+
+def owned_lots(plan: StatePlan, run: Plan, number: int) -> list[int]:
+    """The lots of a slice; slice 0 also keeps the model's buffers."""
+    lots = list(range(*run.slices[number]))
+    if number == 0 and plan.has_buffers:
+        lots.append(len(plan.layout.lots))
+    return lots
 
 
 def fingerprint(state: VersionedState, version: int, lots: Sequence[int]) -> Iterator[wire.Parts]:

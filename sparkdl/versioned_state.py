@@ -29,6 +29,7 @@ from sparkdl.slices import Layout
 
 PAGE = 4096
 PART_BYTES = 1 << 24
+SHARE_BYTES = 1 << 26  # of a snapshot in one block: what a task's result or a block may be is limited, state is not
 
 
 class StatePlan(NamedTuple):
@@ -87,6 +88,25 @@ def lot_ranges(plan: StatePlan, lot: int, version: int) -> list[tuple[int, int]]
     if entries:
         ranges.append((entries[0].offset, entries[-1].offset + entry_bytes(entries[-1])))
     return ranges
+
+
+def num_shares(plan: StatePlan, lots: Sequence[int], version: int) -> int:
+    """Into how many shares these lots' parts are cut for a snapshot; see :func:`share_parts`."""
+    return max(1, -(-sum(lot_bytes(plan, lot, version) for lot in lots) // SHARE_BYTES))
+
+
+def share_parts(
+    state: VersionedState, lots: Sequence[int], version: int, share: int | None = None, share_bytes: int = SHARE_BYTES
+) -> Iterator[tuple[int, int, memoryview]]:
+    """The parts (lot, offset, memory) of these lots; of a share those that begin in its ``share_bytes`` of them all."""
+    position = 0
+    for lot in lots:
+        size = lot_bytes(state.plan, lot, version)
+        if share is None or position // share_bytes <= share <= (position + size) // share_bytes:
+            for offset, _, memory in state.parts(lot, version):
+                if share is None or (position + offset) // share_bytes == share:
+                    yield lot, offset, memory
+        position += size
 
 
 def lot_bytes(plan: StatePlan, lot: int, version: int) -> int:

@@ -25,7 +25,7 @@ from node2vec import (
 from node2vec.corpus_job import counts_of, prepare
 from node2vec.graph_files import file_system
 from node2vec.skipgram_job import train
-from sparkdl.errors import ClusterError, ConfigError
+from sparkdl.errors import ClusterError, ConfigError, TrainingError
 from tests.node2vec.test_corpus_job import random_walks, save_walks
 
 pytestmark = pytest.mark.spark
@@ -162,6 +162,19 @@ def test_no_gpu_where_one_is_asked_for(spark: SparkSession, tmp_path: Path) -> N
     corpus(spark, tmp_path, 2, 2)
     with pytest.raises(ClusterError, match=r'^device="cuda", but torch .* sees no CUDA device on [^\n]*$'):
         train(spark, tmp_path, device="cuda", **SETTINGS)
+
+
+def test_a_learning_rate_that_is_too_large(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus(spark, tmp_path, 2, 1)
+    story, begun = skipgram_job.story, []
+    monkeypatch.setattr(skipgram_job, "story", lambda number, training: begun.append(number) or story(number, training))
+    with pytest.raises(TrainingError, match=r"^the vector of node \d+ and \d+ others became [^\n]* a smaller alpha\.$"):
+        train(spark, tmp_path, **(SETTINGS | {"alpha": 1e38}))
+    assert begun == [0, 1]  # and no task failed
+    assert [path.name for path in (tmp_path / "vectors").iterdir()] == ["_manifest.json"]
+    assert np.array_equal(vectors(train(spark, tmp_path, **SETTINGS)), twin(tmp_path))
 
 
 def test_another_corpus_in_the_same_place_is_seen(spark: SparkSession, tmp_path: Path) -> None:

@@ -62,3 +62,26 @@ def test_vectors_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.Monke
 def test_no_vectors_are_a_file_all_the_same(tmp_path: Path) -> None:
     table_files.write_vectors(str(tmp_path), 0, np.empty(0, np.int32), np.empty((0, 3), np.float32))
     assert pq.read_table(tmp_path / "part-00000.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize("most", [7, 1 << 24])
+def test_vectors_that_are_not_finite_are_told_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(table_files, "_MOST_NUMBERS", most)
+    output = str(tmp_path)
+    vectors = np.full((10, 3), np.finfo(np.float32).max)  # whose sum is not finite, but they are
+    for part in range(3):
+        table_files.write_vectors(output, part, np.arange(10, dtype=np.int32) * 3 + part, vectors)
+    assert table_files.not_finite(output) is None
+    for path in tmp_path.iterdir():
+        path.unlink()
+    for part, wrong in enumerate(({6: np.nan, 9: np.inf}, {}, {2: -np.inf})):
+        some = vectors.copy()
+        for row, value in wrong.items():
+            some[row, row % 3] = value
+        table_files.write_vectors(output, part, np.arange(10, dtype=np.int32)[::-1] * 3 + part, some)
+    assert table_files.not_finite(output) == (0, 3)
+    assert {path.name for path in tmp_path.glob("part-*")} == {"part-00001.parquet"}
+    table_files.clear(output)
+    assert table_files.not_finite(output) is None

@@ -43,7 +43,10 @@ def test_what_is_said_of_jobs() -> None:
     waiting = STEP._replace(done=0, running=0)
     assert sentence([waiting]).endswith("0 of 8 tasks done, none running: there is no free task slot, or no executor")
     assert sentence([STEP._replace(done=8, running=0)]).endswith("8 of 8 tasks done, 0 running")
+    young = STEP._replace(seconds=14.0, running=0)
+    assert sentence([young]).endswith("running for 14 s: 3 of 8 tasks done"), "Spark may not have counted them yet"
     later = RunningJob("validation", 2.0, 4, 0, 4)
+    assert sentence([later._replace(what="sparkdl: validation")]).startswith("validation has been running for 2 s")
     assert sentence([later, STEP]) == sentence([STEP]) + "; 1 more jobs at the same time"
     assert sentence([]) == "no Spark job of this training is running: the driver is at work, or waits for executors"
 

@@ -11,7 +11,16 @@ import torch
 from torch import nn
 
 from sparkdl.errors import ConfigError
-from sparkdl.payload import Payload, buffer_sizes, float_buffers, load_buffers, pickle, raw_buffers, read_buffers
+from sparkdl.payload import (
+    Payload,
+    buffer_sizes,
+    float_buffers,
+    forget_weights,
+    load_buffers,
+    pickle,
+    raw_buffers,
+    read_buffers,
+)
 from tests.sparkdl.payloads import payload_of
 
 
@@ -33,6 +42,51 @@ def test_pickle_is_undone_by_unpickling_and_takes_lambdas() -> None:
     assert back.loss(torch.ones(2), torch.zeros(2)).item() == 2.0
     assert (back.plan, back.columns, back.clip_norm) == (payload.plan, payload.columns, 1.5)
     assert back.template == payload.template
+
+
+class Many(nn.Module):
+    """Tensors of all kinds that a model may have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 4)
+        self.tied = nn.Linear(3, 4)
+        self.tied.weight = self.first.weight
+        self.frozen = nn.Parameter(torch.randn(3), requires_grad=False)
+        self.turned = nn.Parameter(torch.randn(5, 2).t())
+        self.empty = nn.Parameter(torch.empty(0, 2))
+        self.scalar = nn.Parameter(torch.tensor(1.5))
+        self.small = nn.Parameter(torch.randn(4).to(torch.bfloat16), requires_grad=False)
+        self.named = nn.Parameter(torch.randn(2))
+        self.named.remark = "kept"  # type: ignore[attr-defined]
+        self.register_buffer("view", self.turned.detach()[0])
+        self.register_buffer("mask", torch.tensor([True, False]))
+        self.register_buffer("complex", torch.randn(2, dtype=torch.complex64))
+        self.plain = torch.randn(3)
+
+
+def test_tensors_of_all_kinds_come_back() -> None:
+    model = Many()
+    back: Many = standard_pickle.loads(pickle(payload_of(model))).model
+    assert list(back.state_dict()) == list(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        found = back.state_dict()[name]
+        assert torch.equal(found, tensor), name
+        assert (found.dtype, found.stride()) == (tensor.dtype, tensor.stride())
+    for name, parameter in model.named_parameters():
+        assert back.get_parameter(name).requires_grad == parameter.requires_grad, name
+    assert back.tied.weight is back.first.weight
+    assert back.named.remark == "kept"  # type: ignore[attr-defined]
+    assert torch.equal(back.plain, model.plain)
+    assert back.first.weight.data_ptr() % 64 == 0
+
+
+def test_weights_can_be_forgotten() -> None:
+    payload = payload_of(Many())
+    forget_weights(payload)
+    sizes = {name: p.numel() for name, p in payload.model.named_parameters()}
+    assert sizes == dict.fromkeys(sizes, 0) | {"frozen": 3, "small": 4}
+    assert buffer_sizes(payload.model) == (5, 2 + 16)
 
 
 def test_a_layers_attribute_that_cannot_be_pickled_is_named() -> None:

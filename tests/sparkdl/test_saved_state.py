@@ -223,3 +223,25 @@ def test_partial_is_a_maker(tmp_path: Path) -> None:
     state = state_of(found, tmp_path / "state", 1)
     assert lot_bytes(found.plan, 0, 1) == 2 * lot_bytes(found.plan, 0, 0)
     state.close()
+
+
+# --- shares
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_the_shares_of_a_state_are_all_of_it_in_order(
+    version: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = payload()
+    state = state_of(found, tmp_path / "state", version)
+    for lots in (range(found.plan.num_lots), [0, found.plan.num_lots - 1]):
+        whole = list(versioned_state.share_parts(state, lots, version))
+        for size in (50, 100, 333, 1000, 1 << 20):
+            monkeypatch.setattr(versioned_state, "SHARE_BYTES", size)
+            shares = [
+                list(versioned_state.share_parts(state, lots, version, share, size))
+                for share in range(versioned_state.num_shares(found.plan, lots, version))
+            ]
+            assert [part for share in shares for part in share] == whole
+            assert all(sum(len(memory) for _, _, memory in share) < size + 100 for share in shares)
+    state.close()
