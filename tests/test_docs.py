@@ -85,7 +85,7 @@ def test_the_readme_has_an_example_of_each_package() -> None:
 
 
 def test_the_table_of_gather_is_that_of_the_rule() -> None:
-    from sparkdl.trainer import choose_form
+    from sparkdl.run_plan import choose_form
 
     text = (ROOT / "ARCHITECTURE.md").read_text()
     rows = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) million \|$", text, flags=re.MULTILINE)
