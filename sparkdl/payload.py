@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import io
 import math
 from collections.abc import Callable, Mapping
@@ -45,12 +46,18 @@ class Payload:
         """What every replica reports of a step: sums first, then milliseconds."""
         return ("rows", "denominator", "loss_sum", *self.metrics, "read_ms", "update_ms", "compute_ms", "write_ms")
 
-    def initial_weights(self) -> torch.Tensor:
-        """fp32 [size]: the flat vector of the weights that the model came with."""
-        flat = torch.zeros(self.plan.layout.size)
-        parameters = dict(self.model.named_parameters())
-        for t in self.plan.layout.tensors:
-            flat[t.start : t.start + t.numel] = parameters[t.name].detach().reshape(-1)
+    def initial_weights(self, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """fp32 [stop - start]: the flat vector of the weights that the model came with, or a part of it."""
+        tensors = self.plan.layout.tensors
+        stop = self.plan.layout.size if stop is None else stop
+        flat = torch.zeros(stop - start)
+        for t in tensors[max(0, bisect.bisect_right(tensors, start, key=lambda t: t.start) - 1) :]:
+            if t.start >= stop:
+                break
+            a, b = max(start, t.start), min(stop, t.start + t.numel)
+            if b > a:
+                values = self.model.get_parameter(t.name).detach().reshape(-1)
+                flat[a - start : b - start] = values[a - t.start : b - t.start]
         return flat
 
 

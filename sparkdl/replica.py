@@ -69,16 +69,24 @@ def step_seed(seed: int, step: int, replica: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def _is_plain(parameter: torch.nn.Parameter) -> bool:
+    return type(parameter) is torch.nn.Parameter and not vars(parameter)
+
+
+def _of_shape(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+    """One of the same shape that takes no memory."""
+    return torch.nn.Parameter(torch.zeros((), dtype=parameter.dtype).expand(parameter.shape))
+
+
 class Replica:
     """A model in a process. Everything in it is rebuilt from the payload, or handed in with each call."""
 
-    def __init__(self, payload: Payload, device: torch.device | str = "cpu"):
+    def __init__(self, payload: Payload, device: torch.device | str = "cpu", copy_weights: bool = True):
+        """copy_weights: False where :meth:`bind` comes before all else, to do without the memory."""
         self.payload = payload
         self.device = torch.device(device)
-        trained = [payload.model.get_parameter(t.name) for t in payload.plan.layout.tensors]
-        # their weights are handed in with each step: no need to copy those that the payload came with
-        same = {id(p): torch.nn.Parameter(p.detach()) for p in trained if type(p) is torch.nn.Parameter and not vars(p)}
-        self.model = copy.deepcopy(payload.model, same).to(self.device)
+        empty = {} if copy_weights else {id(p): _of_shape(p) for p in self._trained(payload) if _is_plain(p)}
+        self.model = copy.deepcopy(payload.model, empty).to(self.device)
         self.model.requires_grad_(True)
         parameters = dict(self.model.named_parameters())
         self._frozen = set(parameters) - {t.name for t in payload.plan.layout.tensors}
@@ -90,6 +98,10 @@ class Replica:
         if isinstance(self._loss, torch.nn.Module):
             self._loss = self._loss.to(self.device)
         self._views: dict[int, list[torch.Tensor]] = {}
+
+    @staticmethod
+    def _trained(payload: Payload) -> list[torch.nn.Parameter]:
+        return [payload.model.get_parameter(t.name) for t in payload.plan.layout.tensors]
 
     def bind(self, flat: torch.Tensor) -> None:
         """Makes the parameters views of ``flat`` (fp32 [size]); on a GPU, copies of it."""

@@ -44,7 +44,7 @@ class RunCache:
         self.run, self.directory = run, run_directory(run)
         self.payload = self.first_payload()
         self.optimizer = SliceOptimizer(self.payload.template.blank)
-        self.replica = Replica(self.payload, task_device(self.payload.device))
+        self.replica = Replica(self.payload, task_device(self.payload.device), copy_weights=False)
         forget_weights(self.payload)  # they are in the file of state, and still in the payload's own
         self.write_ms = 0.0  # how long the task before needed to hand its gradient over
         plan = self.payload.plan

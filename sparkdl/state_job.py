@@ -36,7 +36,9 @@ def restore(cache: RunCache, job: JobSettings, lots: Sequence[int], source: Sour
             source.readinto(memoryview(bytearray(size)))
     if job.version == 0 and not state.has(0, lots):
         first = cache.first_payload()
-        state.begin(lots, first.initial_weights(), read_buffers(first.model))
+        by_parts = all(p.is_contiguous() for p in first.model.parameters())  # else each part would copy a whole tensor
+        weights = first.initial_weights if by_parts else first.initial_weights()
+        state.begin(lots, weights, read_buffers(first.model))
     state.require(job.version, lots)
 
 

@@ -23,12 +23,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sparkdl.errors import StateLost
+from sparkdl.errors import ConfigError, StateLost
 from sparkdl.optim import Entry, SliceOptimizer, Template, entry_bytes, state_entries
 from sparkdl.slices import Layout
 
 PAGE = 4096
 PART_BYTES = 1 << 24
+BUFFER_BYTES = (1 << 31) - (1 << 20)  # of a model: they are one item, whose length is a 32-bit number to Spark
 SHARE_BYTES = 1 << 26  # of a snapshot in one block: what a task's result or a block may be is limited, state is not
 
 
@@ -54,7 +55,16 @@ class StatePlan(NamedTuple):
 
 
 def state_plan(template: Template, layout: Layout, num_buffer_floats: int = 0, num_buffer_bytes: int = 0) -> StatePlan:
-    """Lays out one half for this optimizer and layout."""
+    """Lays out one half for this optimizer and layout.
+
+    Raises ConfigError: the buffers are too large; they travel in one item.
+    """
+    if num_buffer_floats * 4 + num_buffer_bytes > BUFFER_BYTES:
+        raise ConfigError(
+            f"the model's buffers hold {(num_buffer_floats * 4 + num_buffer_bytes) / 1e9:.1f} GB, and at most "
+            f"{BUFFER_BYTES / 1e9:.1f} GB can travel with each step; make large tables parameters with "
+            "requires_grad=False"
+        )
     optimizer = SliceOptimizer(template.blank)
     offset = layout.size * 4
     seen: dict[tuple[tuple[int, ...], int], tuple[tuple[Entry, ...], int]] = {}
@@ -263,11 +273,20 @@ class VersionedState:
 
         self._write(len(self.plan.layout.lots), version, write)
 
-    def begin(self, lots: Sequence[int], weights: torch.Tensor, buffers: tuple[torch.Tensor, bytes]) -> None:
-        """Puts version 0 of these lots in place: fp32 [size] of weights, the model's buffers, no optimizer state."""
+    def begin(
+        self,
+        lots: Sequence[int],
+        weights: torch.Tensor | Callable[[int, int], torch.Tensor],
+        buffers: tuple[torch.Tensor, bytes],
+    ) -> None:
+        """Puts version 0 of these lots in place: the model's weights and buffers, no optimizer state.
+
+        weights: fp32 [size], or a function of (start, stop) that gives a part of it.
+        """
 
         def write() -> None:
-            self._weights[0][start:stop] = weights[start:stop]
+            part = weights[start:stop] if isinstance(weights, torch.Tensor) else weights(start, stop)
+            self._weights[0][start:stop] = part
 
         for lot in lots:
             if lot < len(self.plan.layout.lots):

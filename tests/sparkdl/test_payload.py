@@ -81,6 +81,14 @@ def test_tensors_of_all_kinds_come_back() -> None:
     assert back.first.weight.data_ptr() % 64 == 0
 
 
+def test_parts_of_the_weights_make_all_of_them() -> None:
+    payload = payload_of(Many())
+    whole = payload.initial_weights()
+    for start in range(0, payload.plan.layout.size, 5):
+        for stop in range(start, payload.plan.layout.size + 1, 7):
+            assert torch.equal(payload.initial_weights(start, stop), whole[start:stop])
+
+
 def test_weights_can_be_forgotten() -> None:
     payload = payload_of(Many())
     forget_weights(payload)

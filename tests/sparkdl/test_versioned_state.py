@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sparkdl import slices, versioned_state
-from sparkdl.errors import StateLost
+from sparkdl.errors import ConfigError, StateLost
 from sparkdl.optim import SliceOptimizer, Template, changed, hyper_of, template
 from sparkdl.versioned_state import VersionedState, state_plan
 
@@ -569,3 +569,21 @@ def test_views_outlive_close(tmp_path: Path) -> None:
     weights = run.state.weights(0)
     run.state.close()
     assert torch.equal(weights, run.initial)
+
+
+def test_buffers_that_cannot_travel_in_one_item_are_refused() -> None:
+    found, _, plan = planned(OPTIMIZERS["SGD"], nn.Linear(2, 2))
+    state_plan(found, plan.layout, (1 << 29) - (1 << 18), 0)
+    with pytest.raises(ConfigError, match=r"buffers hold 2.1 GB, .* with requires_grad=False"):
+        state_plan(found, plan.layout, (1 << 29) - (1 << 18), 1)
+
+
+def test_a_state_begins_from_parts_of_the_weights(tmp_path: Path) -> None:
+    _, _, plan = planned(OPTIMIZERS["SGD"], model())
+    weights = torch.randn(plan.layout.size)
+    states = [VersionedState(str(tmp_path / name), plan) for name in ("whole", "parts")]
+    start(states[0], weights)
+    states[1].begin(range(len(plan.layout.lots)), lambda a, b: weights[a:b], (torch.empty(0), b""))
+    assert torch.equal(states[0].weights(0), states[1].weights(0))
+    for state in states:
+        state.close()
