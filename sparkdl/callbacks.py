@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from sparkdl.checkpoint_files import checkpoint_name
 from sparkdl.errors import ConfigError
 from sparkdl.history import History, StepRecord
 from sparkdl.triggers import EveryEpoch, Moment, Trigger
@@ -30,6 +31,7 @@ class FitState:
     """A training in progress, as callbacks see it.
 
     moment: how far it is, and the values measured there. history: everything so far. steps_per_epoch: as it says.
+    stopped: whether the training ends at this moment.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class FitState:
     ):
         self.history, self.steps_per_epoch = history, steps_per_epoch
         self.moment = Moment(0, 0, False)
+        self.stopped = False
         self._model, self._save, self._remove, self._note = model, save, remove, note
 
     @property
@@ -274,11 +277,6 @@ class ModelCheckpoint(Callback):
         if self.monitor is not None:
             self.monitor.best = values["best"]
         self.best_path, self.last_path, self._kept = values["best_path"], values["last_path"], list(values["kept"])
-
-
-def checkpoint_name(root: str, step: int) -> str:
-    """Where the checkpoint of a step lies."""
-    return f"{root.rstrip('/')}/step-{step:08d}"
 
 
 class LearningRateMonitor(Callback):

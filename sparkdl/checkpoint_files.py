@@ -160,7 +160,7 @@ def _optimizer_state(plan: StatePlan) -> list[list[str]]:
 def check_fits(state: TrainerState, payload: Payload, plan: Plan, path: str) -> None:
     """Raises ConfigError: the checkpoint at ``path`` is of another model or another training than this one."""
     mine = describe(payload, plan, state.step)
-    advice = "pass the same settings, or start anew with resume=False"
+    advice = "pass the same settings, or start anew without resume"
     for name in ("seed", "replicas", "batch_size"):
         there, here = getattr(state, name), getattr(mine, name)
         if there != here:
@@ -169,9 +169,9 @@ def check_fits(state: TrainerState, payload: Payload, plan: Plan, path: str) -> 
         raise ConfigError(
             f"the checkpoint {path} was written in a training on {sum(state.rows_per_replica)} rows, dealt to the "
             f"replicas as {_short(state.rows_per_replica)}; now there are {sum(mine.rows_per_replica)}, dealt as "
-            f"{_short(mine.rows_per_replica)}; pass the same data, or start anew with resume=False"
+            f"{_short(mine.rows_per_replica)}; pass the same data, or start anew without resume"
         )
-    other = "; pass the model that was trained, or start anew with resume=False"
+    other = "; pass the model that was trained, or start anew without resume"
     for there, here in zip(state.layout, mine.layout, strict=False):
         if there != here:
             raise ConfigError(
@@ -193,7 +193,7 @@ def check_fits(state: TrainerState, payload: Payload, plan: Plan, path: str) -> 
     if (state.optimizer, state.optimizer_state) != (mine.optimizer, mine.optimizer_state):
         raise ConfigError(
             f"the checkpoint {path} holds the state of {_keeps(state)}, now the optimizer is {_keeps(mine)}; pass the "
-            "same optimizer, or start anew with resume=False"
+            "same optimizer, or start anew without resume"
         )
     if state.num_lots != mine.num_lots or len(state.fingerprints) != state.num_lots:
         raise ConfigError(

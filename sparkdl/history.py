@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from array import array
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ __all__ = ["History", "StepRecord"]
 
 _STEP_COLUMNS = ("step", "epoch", "loss", "lr", "rows", "rows_per_second", "compute_ms", "sync_ms", "scheduling_ms")
 _EPOCH_COLUMNS = ("epoch", "step", "loss", "rows", "seconds", "rows_per_second")
+_VALIDATION_COLUMNS = ("epoch", "step")
 _INTEGERS = frozenset({"step", "epoch", "rows"})
 _PARTS = ("compute", "sync", "scheduling")
 _WARM_UP = 0.1  # of the steps: the first ones start workers and build models
@@ -70,6 +72,10 @@ class _Table:
         for column in self.columns.values():
             del column[rows:]
 
+    def restore(self, columns: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        for name, values in columns.items():
+            self.columns[name] = array("q" if name in _INTEGERS else "d", values.tolist())
+
     def numbers(self, name: str) -> npt.NDArray[np.float64]:
         return np.array(self.columns[name], dtype=np.float64)
 
@@ -82,14 +88,15 @@ class _Table:
 class History:
     """The course of a training run.
 
-    `steps` and `epochs` are DataFrames, `history["loss"]` is one column as a list, `events` holds (step, text) of what
-    was out of the ordinary, such as a recovery, and `fingerprint` is a hash of the final weights and optimizer state:
-    two runs with equal fingerprints ended with the same bits.
+    `steps`, `epochs` and `validations` are DataFrames, `history["loss"]` is one column as a list, `events` holds (step,
+    text) of what was out of the ordinary, such as a recovery, and `fingerprint` is a hash of the final weights and
+    optimizer state: two runs with equal fingerprints ended with the same bits.
     """
 
     def __init__(self) -> None:
         self._steps = _Table(_STEP_COLUMNS)
         self._epochs = _Table(_EPOCH_COLUMNS)
+        self._validations = _Table(_VALIDATION_COLUMNS)
         self.events: list[tuple[int, str]] = []
         self.fingerprint: str | None = None
 
@@ -168,6 +175,12 @@ class History:
         self._epochs.append(record)
         return record
 
+    def add_validation(self, epoch: int, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """Record a validation after `step` steps, in `epoch` (both from 0); returns its values, named "val_" + name."""
+        named = {f"val_{name}": float(value) for name, value in values.items()}
+        self._validations.append({"epoch": epoch, "step": step, **named})
+        return named
+
     def add_event(self, step: int, text: str) -> None:
         """Record something out of the ordinary."""
         self.events.append((step, text))
@@ -176,6 +189,7 @@ class History:
         """Forget the steps from `step` on, and the epochs that ended with one of them: they are run again."""
         self._steps.cut(sum(recorded < step for recorded in self._steps.columns["step"]))
         self._epochs.cut(sum(recorded < step for recorded in self._epochs.columns["step"]))
+        self._validations.cut(sum(recorded <= step for recorded in self._validations.columns["step"]))
 
     @property
     def steps(self) -> pd.DataFrame:
@@ -187,21 +201,58 @@ class History:
         """One line per epoch: epoch, its last step, loss, rows, seconds, rows_per_second, metrics, val_..."""
         return self._epochs.frame()
 
-    def __getitem__(self, name: str) -> list[float]:
-        """A column of the epochs; of the steps, if the epochs have none of that name or no epoch has ended.
+    @property
+    def validations(self) -> pd.DataFrame:
+        """One line per validation: epoch, steps done, val_..."""
+        return self._validations.frame()
 
-        Raises KeyError: neither has it.
+    def report(self, path: str) -> None:
+        """Writes the run as one HTML page: loss, learning rate, rows/s, time split, events. Needs no network to read.
+
+        Raises OSError: path cannot be written.
         """
-        for table in (self._epochs, self._steps) if len(self._epochs) else (self._steps, self._epochs):
+        from sparkdl.run_report import write_report
+
+        write_report(self, path)
+
+    def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Everything but the fingerprint, as arrays that a checkpoint keeps; the inverse of `from_arrays`."""
+        found: dict[str, npt.NDArray[np.generic]] = {
+            f"{name}.{number:03d}.{column}": np.array(values)  # files do not keep an order
+            for name, table in self._tables().items()
+            for number, (column, values) in enumerate(table.columns.items())
+        }
+        found["events"] = np.frombuffer(json.dumps(self.events).encode(), np.uint8)
+        return found
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> History:
+        """A history as `to_arrays` gave it."""
+        history = cls()
+        for name, table in history._tables().items():
+            own = [key for key in sorted(arrays) if key.startswith(f"{name}.")]
+            table.restore({key.split(".", 2)[2]: arrays[key] for key in own})
+        history.events = [(step, text) for step, text in json.loads(arrays["events"].tobytes())]
+        return history
+
+    def __getitem__(self, name: str) -> list[float]:
+        """A column of the epochs; of the steps, if the epochs have none of that name or no epoch has ended; of the
+        validations, if neither has it.
+
+
+        Raises KeyError: none has it.
+        """
+        first = (self._epochs, self._steps) if len(self._epochs) else (self._steps, self._epochs)
+        for table in (*first, self._validations):
             if name in table.columns:
                 return list(table.columns[name])
         raise KeyError(f"there is no column {name!r} in this history; it has {', '.join(map(repr, self))}")
 
     def __contains__(self, name: object) -> bool:
-        return name in self._epochs.columns or name in self._steps.columns
+        return any(name in table.columns for table in (self._epochs, self._steps, self._validations))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys((*self._epochs.columns, *self._steps.columns)))
+        return iter(dict.fromkeys((*self._epochs.columns, *self._steps.columns, *self._validations.columns)))
 
     def time_split(self) -> dict[str, float]:
         """Where the time of a step goes: medians ("compute_ms", ...) and their shares of the three ("compute", ...).
@@ -216,6 +267,9 @@ class History:
         total = sum(medians.values())
         shares = {part: median / total if total > 0 else math.nan for part, median in medians.items()}
         return {**{f"{part}_ms": median for part, median in medians.items()}, **shares}
+
+    def _tables(self) -> dict[str, _Table]:
+        return {"steps": self._steps, "epochs": self._epochs, "validations": self._validations}
 
     def _metrics(self) -> list[str]:
         return [name for name in self._steps.columns if name not in _STEP_COLUMNS]

@@ -2,51 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import logging
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from pyspark import RDD
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from torch.optim import Optimizer
 
-from sparkdl import (
-    dry_run,
-    evaluate_job,
-    label_checks,
-    optim,
-    predict_job,
-    preflight_job,
-    replica_data_job,
-    slices,
-    spark_conf,
-    training_data,
-)
+from sparkdl import checkpoint_job, evaluate_job, held_out, optim, predict_job, slices, spark_conf, training_data
 from sparkdl import payload as payload_module
+from sparkdl.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from sparkdl.checkpoint_job import Checkpoint
 from sparkdl.columns import Columns
 from sparkdl.errors import ConfigError
-from sparkdl.gather_job import GatherForm
-from sparkdl.history import History, StepRecord
+from sparkdl.fit_run import FitRun, FitSettings
+from sparkdl.history import History
 from sparkdl.payload import Metric, Payload
-from sparkdl.progress import Progress
-from sparkdl.slices_form import SlicesForm
-from sparkdl.spark_engine import Form, SparkEngine
-from sparkdl.spark_internals import concurrent_tasks
-from sparkdl.step_settings import Plan
-from sparkdl.stored_arrays import Stored, Transform, kinds_of
-from sparkdl.training_data import Data
-from sparkdl.training_loop import Schedule, load_state
-from sparkdl.training_loop import train as run_epochs
+from sparkdl.run_plan import task_slots
+from sparkdl.stored_arrays import Stored, Transform
+from sparkdl.training_data import Data, Rows
+from sparkdl.training_loop import Schedule
+from sparkdl.triggers import EveryEpoch, MaxEpoch, Trigger
 from sparkdl.versioned_state import state_plan
 
 logger = logging.getLogger("sparkdl")
 
-SAME_HOST = "spark.sparkdl.sameHost"
-GATHER_BYTES = 18 << 20  # what one task slot may receive in a step beyond the slices form's traffic: 15 ms at 10 Gb/s
-SAMPLE_ROWS = 8
 MOST_STEPS_PER_JOB = 256
 
 
@@ -166,90 +149,63 @@ class Trainer:
     def fit(
         self,
         train: Data,
-        epochs: int = 1,
-        validation: Data | None = None,
+        epochs: int | Trigger = 1,
+        validation: Data | float | None = None,
+        validate_every: Trigger | None = None,
+        resume: str | None = None,
+        callbacks: Sequence[Callback] = (),
         verbose: int = 1,
     ) -> History:
-        """Trains for ``epochs`` epochs, starting from ``trainer.model``; returns the history.
+        """Trains ``trainer.model`` in place; returns the history.
 
         train: a DataFrame, one or more Parquet paths, an RDD of dicts (column name -> value), or a dict of arrays
             (column name -> [rows, …]).
-        validation: the same kinds; evaluated at the end of each epoch, its values named ``val_…`` in the history.
-        verbose: 0 for silence.
+        epochs: how many, or a trigger that says when to end, such as ``MaxIteration(500) | MinLoss(0.01)``.
+        validation: rows of the same kinds; or a fraction of the training rows to hold out; or the name of a boolean
+            column of them that is true for the rows to hold out. The values are named ``val_…`` in the history.
+        validate_every: when to validate: a trigger; None: after each epoch.
+        resume: "auto" to go on from the latest complete checkpoint of the ModelCheckpoint among ``callbacks``, if there
+            is one; or the path of a checkpoint. The bits are those of a training that never stopped.
+        callbacks: see :mod:`sparkdl.callbacks`.
+        verbose: 0 for silence, 1 for progress.
 
         Raises ConfigError: bad data or arguments, before any step runs. TrainingError: the model, loss or a metric
         failed in a task. ClusterError: the cluster cannot run this, or lost executors again and again.
         """
-        _positive("epochs", epochs)
+        if not isinstance(epochs, Trigger):
+            _positive("epochs", epochs)
+            epochs = MaxEpoch(epochs)
+        if validate_every is not None and not isinstance(validate_every, Trigger):
+            raise ConfigError(f"validate_every is {validate_every!r}; pass a trigger such as SeveralIteration(200)")
+        check_callbacks(callbacks, validation is not None)
         spark = spark_conf.session()
         spark_conf.refuse_connect(spark)
-        data = self._data(spark, train)
-        held_out = None if validation is None else self._data(spark, validation)
+        data, held = self._split(train, validation)
+        checkpoint = self._checkpoint(resume, callbacks)
         payload, stand_in = self._payload()
         schedule = Schedule(stand_in, self._scheduler, payload.template.hyper)
-        pickled = payload_module.pickle(payload)
-        self._seen = self._sample(data)
-        used = dry_run.check(payload, self._seen)
-        spark_conf.warn_once(spark, logger)
-        sc = spark.sparkContext
-        replicas = self._replicas or max(1, min(task_slots(spark), self._batch_size))
-        preflight_job.preflight(sc, max(replicas, task_slots(spark)))
-
-        run = uuid.uuid4().hex[:12]
-        shared = sc.broadcast(pickled)
-        arrays = None if isinstance(data, DataFrame) else sc.broadcast(data)
-        kinds = kinds_of(self._seen)
-
-        def tokens() -> RDD[Any]:
-            if isinstance(data, DataFrame):
-                return replica_data_job.frame_tokens(data, self.columns, replicas, run, shared, kinds)
-            assert arrays is not None
-            return replica_data_job.array_tokens(sc, arrays, self.columns, replicas, run, shared)
-
-        history = History()
-        engine = SparkEngine(sc, run, payload, tokens)
-        progress: Progress | None = None
-        try:
-            rows = engine.place()
-            label_checks.check_rows(self.columns.label_names, payload.loss, used, [r.ranges for r in rows])
-            plan, form, steps_per_job = self._plan(spark, engine, payload, run, tuple(r.num_rows for r in rows))
-            progress = Progress(
-                epochs * plan.steps_per_epoch,
-                epochs,
-                verbose,
-                rows_per_epoch=plan.num_rows,
-                batch_size=self._batch_size,
+        self._seen = training_data.sample(data, self.columns)
+        replicas = self._replicas if checkpoint is None else checkpoint.state.replicas
+        with contextlib.ExitStack() as stack:
+            if held is not None:
+                parts = replicas or task_slots(spark)
+                held = stack.enter_context(held_out.kept(held, self.columns, parts))
+            settings = FitSettings(
+                until=epochs,
+                form=self._form,
+                steps_per_job=self._steps_per_job,
+                replicas=replicas,
+                validate=None if held is None else lambda: self._evaluate(held),
+                validate_every=validate_every or EveryEpoch(),
+                callbacks=callbacks,
+                resume=checkpoint,
+                verbose=verbose,
             )
-            engine.begin(plan, form, progress.note)
-
-            def on_epoch(epoch: int) -> Mapping[str, float]:
-                if held_out is None:
-                    return {}
-                lots, _ = engine.state()
-                load_state(payload, lots, self._model)
-                return self._evaluate(held_out)
-
-            shown: Callable[[StepRecord], None] = progress.update
-            run_epochs(engine, plan, schedule, epochs, steps_per_job, list(payload.metrics), history, shown, on_epoch)
-            lots, fingerprints = engine.state()
-            load_state(payload, lots, self._model)
-            history.fingerprint = hashlib.sha256(b"".join(fingerprints)).hexdigest()
-        except BaseException:
-            engine.cancel()
-            raise
-        finally:
-            history.events.extend(engine.events)
-            engine.close()
-            shared.destroy()
-            if arrays is not None:
-                arrays.destroy()
-            if progress is not None:
-                progress.close()
-        return history
+            return FitRun(spark, data, self._seen, self._model, payload, schedule, settings).run()
 
     def evaluate(self, data: Data) -> dict[str, float]:
         """Loss and metrics of ``trainer.model`` over all rows of ``data``: sums and counts, divided once."""
-        return self._evaluate(self._data(spark_conf.session(), data))
+        return self._evaluate(training_data.read(spark_conf.session(), data, self.columns))
 
     def predict(self, frame: DataFrame, output_col: str = "prediction", batch_size: int = 1024) -> DataFrame:
         """``frame`` with the model's output as another column: a float, or an array of floats, per row. Lazy."""
@@ -259,22 +215,49 @@ class Trainer:
         sample = self._seen if frame.isStreaming else None  # a stream has no first row to look at
         return predict_job.predict(frame, self._model, self.columns, output_col, batch_size, **options, sample=sample)
 
+    def load_checkpoint(self, path: str) -> None:
+        """Gives ``trainer.model`` the weights of a checkpoint, or, where ``path`` holds several, of the latest one.
+
+        Raises ConfigError: there is none, it is damaged, or it is another model's.
+        """
+        sc = spark_conf.session().sparkContext
+        checkpoint_job.load_model(sc, checkpoint_job.latest(sc, path) or path, self._model)
+
     # --- inside
 
-    def _evaluate(self, data: DataFrame | dict[str, Stored]) -> dict[str, float]:
+    def _evaluate(self, data: Rows) -> dict[str, float]:
         payload, _ = self._payload(all_metrics=True)
         return evaluate_job.evaluate(data, self._model, payload, self._batch_size)
 
-    def _data(self, spark: SparkSession, data: Data) -> DataFrame | dict[str, Stored]:
-        return training_data.read(spark, data, self.columns)
+    def _split(self, train: Data, validation: Data | float | None) -> held_out.Split:
+        """Training rows and validation rows."""
+        spark = spark_conf.session()
+        data = training_data.read(spark, train, self.columns)
+        if validation is None:
+            return held_out.Split(data, None)
+        if isinstance(validation, int | float):
+            return held_out.by_fraction(data, self.columns, float(validation), self._seed)
+        if isinstance(validation, str):
+            there = data.columns if isinstance(data, DataFrame) else list(train) if isinstance(train, Mapping) else []
+            if validation in there:
+                flags = np.asarray(train[validation]) if isinstance(train, Mapping) else None
+                return held_out.by_column(data, flags, validation)
+        return held_out.Split(data, training_data.read(spark, validation, self.columns))
 
-    def _sample(self, data: DataFrame | dict[str, Stored]) -> dict[str, Stored]:
-        if not isinstance(data, DataFrame):
-            return {name: array[:SAMPLE_ROWS] for name, array in data.items()}
-        try:
-            return replica_data_job.sample(data, self.columns, SAMPLE_ROWS)
-        except TypeError as error:
-            raise ConfigError(str(error)) from error
+    def _checkpoint(self, resume: str | None, callbacks: Sequence[Callback]) -> Checkpoint | None:
+        """What to go on from."""
+        if resume is None:
+            return None
+        sc = spark_conf.session().sparkContext
+        if resume != "auto":
+            return checkpoint_job.read(sc, checkpoint_job.latest(sc, resume) or resume)
+        roots = [callback.path for callback in callbacks if isinstance(callback, ModelCheckpoint)]
+        if not roots:
+            raise ConfigError(
+                "resume='auto' looks where a ModelCheckpoint writes; add one to callbacks, or pass a path"
+            )
+        found = checkpoint_job.latest(sc, roots[0])
+        return None if found is None else checkpoint_job.read(sc, found)
 
     def _payload(self, all_metrics: bool = False) -> tuple[Payload, Optimizer]:
         template, stand_in = optim.template(self._optimizer, self._model)
@@ -303,42 +286,20 @@ class Trainer:
             stand_in,
         )
 
-    def _plan(
-        self, spark: SparkSession, engine: SparkEngine, payload: Payload, run: str, rows: tuple[int, ...]
-    ) -> tuple[Plan, Form, int]:
-        layout = payload.plan.layout
-        form = self._form
-        if engine.jvm.gather_only:
-            form = "gather"
-        elif form == "auto":
-            wire_bytes = layout.size * (2 if payload.wire == "bf16" else 4)
-            form = choose_form(wire_bytes, len(rows), task_slots(spark))
-        count = 1 if form == "gather" else slices.num_slices(layout.size, len(layout.lots), len(rows))
-        same_host = form == "gather" and spark.conf.get(SAME_HOST, "false") == "true"
-        plan = Plan(run, self._seed, self._batch_size, rows, tuple(slices.cut(layout, count)), same_host)
-        if form == "gather":
-            steps_per_job = 1 if engine.jvm.gather_only else self._steps_per_job
-            return plan, GatherForm(engine.jvm, plan, engine.submit, steps_per_job), steps_per_job
-        steps_per_job = 1 if payload.clip_norm is not None else self._steps_per_job  # the norm ends the job
-        form_of_slices = SlicesForm(engine.jvm, plan, payload, form == "fused", engine.submit, steps_per_job)
-        return plan, form_of_slices, steps_per_job
 
-
-def choose_form(wire_bytes: int, replicas: int, slots: int) -> str:
-    """The rule of ``form="auto"``.
-
-    A replica receives (R - 1) B bytes a step in the gather form and about 2 B (R - 1) / R in the others; they are
-    equal at two replicas. Gather saves a stage, about 15 ms: worth it while what a slot receives beyond the others'
-    traffic, B (R - 1) (R - 2) / R for each of its replicas, stays below 18 MB.
-    """
-    surplus = wire_bytes * (replicas - 1) * (replicas - 2) / replicas
-    return "gather" if surplus * max(1.0, replicas / slots) <= GATHER_BYTES else "fused"
-
-
-def task_slots(spark: SparkSession) -> int:
-    """Tasks that can run at the same time on the executors there are now."""
-    sc = spark.sparkContext
-    return max(1, concurrent_tasks(sc) or sc.defaultParallelism)
+def check_callbacks(callbacks: Sequence[Callback], validates: bool) -> None:
+    """Raises ConfigError: something that is no callback, or one that waits for values that nobody measures."""
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ConfigError(
+                f"callbacks holds {callback!r}; pass objects of classes that derive from sparkdl.Callback"
+            )
+        monitor = callback.monitor if isinstance(callback, EarlyStopping | ModelCheckpoint) else None
+        if monitor is not None and monitor.name.startswith("val_") and not validates:
+            raise ConfigError(
+                f"{type(callback).__name__} monitors {monitor.name!r}, but fit has no validation; pass validation=, "
+                "for example a fraction such as 0.1"
+            )
 
 
 def _build(model: torch.nn.Module | Callable[[], torch.nn.Module], seed: int) -> torch.nn.Module:

@@ -19,21 +19,23 @@ from pyspark.ml.linalg import Vector, VectorUDT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as T
 
-from sparkdl import spark_conf
+from sparkdl import replica_data_job, spark_conf
 from sparkdl.columns import Columns
 from sparkdl.errors import ConfigError
 from sparkdl.spark_failures import as_config_error
 from sparkdl.stored_arrays import Stored, from_arrays
 
-__all__ = ["Data", "frame_of_dicts", "read", "require_columns"]
+__all__ = ["Data", "Rows", "frame_of_dicts", "read", "require_columns", "sample"]
 
 Data: TypeAlias = "DataFrame | RDD[Any] | str | os.PathLike[str] | Sequence[Any] | Mapping[str, Any]"
 
+Rows: TypeAlias = "DataFrame | dict[str, Stored]"
+
 _OTHERS = (T.StringType, T.BinaryType, VectorUDT)  # than numbers and arrays of them
-FIRST_ROWS = 8  # of an RDD, from which the types of its columns are told
+FIRST_ROWS = 8  # from which the types of columns are told
 
 
-def read(spark: SparkSession, data: Data, columns: Columns) -> DataFrame | dict[str, Stored]:
+def read(spark: SparkSession, data: Data, columns: Columns) -> Rows:
     """The data as a DataFrame that has the columns in use, or, given as arrays, as stored columns.
 
     Raises ConfigError: it cannot be read, or has not all of the columns.
@@ -61,6 +63,16 @@ def read(spark: SparkSession, data: Data, columns: Columns) -> DataFrame | dict[
         )
     require_columns(data.columns, columns.names)
     return data
+
+
+def sample(data: Rows, columns: Columns) -> dict[str, Stored]:
+    """The first rows as stored columns. Raises ConfigError: there are none, or they cannot be used."""
+    if not isinstance(data, DataFrame):
+        return {name: array[:FIRST_ROWS] for name, array in data.items()}
+    try:
+        return replica_data_job.sample(data, columns, FIRST_ROWS)
+    except TypeError as error:
+        raise ConfigError(str(error)) from error
 
 
 def require_columns(there: Sequence[str], wanted: Iterable[str]) -> None:

@@ -23,6 +23,7 @@ from sparkdl.replica import Replica
 from sparkdl.replica_items import gradient_items, report_items
 from sparkdl.slices import pieces
 from sparkdl.step_settings import Plan, StepSettings
+from sparkdl.triggers import Moment, moment_at
 from sparkdl.versioned_state import VersionedState
 
 
@@ -72,35 +73,52 @@ class Schedule:
         return changed(now, self._start), float(now[0].get("lr", float("nan")))
 
 
+class Course(Protocol):
+    """What happens between the steps of a run."""
+
+    def record(self, record: StepRecord) -> None:
+        """Is told of every step once, in order, a little late."""
+
+    def pauses_at(self, moment: Moment) -> bool:
+        """Whether the run pauses at this moment, its values unknown."""
+
+    def pause(self, moment: Moment) -> bool:
+        """At such a moment, all steps before it recorded: whether the run ends here."""
+
+
 def train(
     engine: Engine,
     plan: Plan,
     schedule: Schedule,
-    epochs: int,
+    course: Course,
     steps_per_job: int,
     metrics: Sequence[str],
     history: History,
-    on_step: Callable[[StepRecord], None],
-    on_epoch: Callable[[int], Mapping[str, float]],
+    start: int = 0,
 ) -> None:
-    """Runs ``epochs`` epochs. ``on_step`` sees every step's record once; ``on_epoch`` returns validation values."""
+    """Runs steps from number ``start`` on, until ``course`` ends them. A pause also ends a job of several steps."""
     rates: dict[int, float] = {}
 
     def report(reports: Sequence[StepReport]) -> None:
         for r in reports:
-            on_step(history.add_step(**record(r, plan, rates.pop(r.settings.step), metrics)))
+            course.record(history.add_step(**record(r, plan, rates.pop(r.settings.step), metrics)))
 
-    for epoch in range(epochs):
-        began = time.perf_counter()
-        for first in range(0, plan.steps_per_epoch, steps_per_job):
-            steps = []
-            for index in range(first, min(first + steps_per_job, plan.steps_per_epoch)):
-                step = epoch * plan.steps_per_epoch + index
-                hyper, rates[step] = schedule.next()
-                steps.append(StepSettings(step, epoch, index, hyper))
-            report(engine.run(steps))
-        report(engine.mark())
-        history.add_epoch(epoch, time.perf_counter() - began, on_epoch(epoch))
+    for _ in range(start):
+        schedule.next()
+    step, ended = start, False
+    while not ended:
+        steps: list[StepSettings] = []
+        pauses = False
+        while len(steps) < steps_per_job and not pauses:
+            hyper, rates[step] = schedule.next()
+            steps.append(StepSettings(step, *divmod(step, plan.steps_per_epoch), hyper))
+            step += 1
+            moment = moment_at(step, plan.steps_per_epoch)
+            pauses = course.pauses_at(moment)
+        report(engine.run(steps))
+        if pauses:
+            report(engine.mark())
+            ended = course.pause(moment)
 
 
 def record(report: StepReport, plan: Plan, rate: float, metrics: Sequence[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,13 @@ import torch
 from torch import nn
 
 from sparkdl import Trainer, batches, slices
-from sparkdl.history import History
+from sparkdl.callbacks import Callback, FitState
+from sparkdl.course import Course
+from sparkdl.history import History, StepRecord
 from sparkdl.step_settings import Plan
 from sparkdl.stored_arrays import from_arrays
 from sparkdl.training_loop import Schedule, Twin, train
+from sparkdl.triggers import EveryEpoch, MaxEpoch, Trigger
 
 
 def arrays(rows: int, classes: int = 5, width: int = 12) -> dict[str, np.ndarray]:
@@ -73,6 +76,25 @@ def trained_by_torch(
     return model
 
 
+def course(
+    history: History,
+    plan: Plan,
+    until: Trigger,
+    validate: Callable[[], Mapping[str, float]] | None = None,
+    validate_every: Trigger | None = None,
+    callbacks: Sequence[Callback] = (),
+    show: Callable[[StepRecord], None] = lambda record: None,
+    model: nn.Module | None = None,
+) -> Course:
+    """A course without Spark: no checkpoints, and a model that does not change."""
+
+    def refuse(path: str) -> str:
+        raise AssertionError(f"a checkpoint was written or removed: {path}")
+
+    state = FitState(history, plan.steps_per_epoch, lambda: model or nn.Identity(), refuse, refuse, lambda text: None)
+    return Course(state, until, validate, validate_every or EveryEpoch(), callbacks, show)
+
+
 def fingerprint_of_twin(trainer: Trainer, model: nn.Module, data: Mapping[str, np.ndarray], epochs: int) -> str:
     """Runs the single-process twin with the trainer's settings from ``model``'s weights on; a history's fingerprint."""
     trained, trainer._model = trainer._model, model
@@ -91,7 +113,8 @@ def fingerprint_of_twin(trainer: Trainer, model: nn.Module, data: Mapping[str, n
             twin = Twin(payload, plan, parts, directory)
             schedule = Schedule(stand_in, trainer._scheduler, payload.template.hyper)
             names = list(payload.metrics)
-            train(twin, plan, schedule, epochs, 1, names, History(), lambda record: None, lambda epoch: {})
+            history = History()
+            train(twin, plan, schedule, course(history, plan, MaxEpoch(epochs)), 1, names, history)
         finally:
             torch.set_num_threads(threads)
         whole = hashlib.sha256()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -193,3 +194,29 @@ def test_a_history_is_pickled_whole() -> None:
     assert copy.epochs.equals(history.epochs)
     assert copy.fingerprint == "abc"
     assert repr(copy) == "History(1 steps, 1 epochs, last loss 1)"
+
+
+def test_a_history_goes_through_arrays_in_any_order() -> None:
+    history = History()
+    for step in range(3):
+        history.add_step(step, step // 2, 8, 0.1, 1.0 / (step + 1), 0.1, 3.0, 2.0, 1.0, {"z.top1": 0.5, "a": step})
+    history.add_epoch(0, 1.5, {"loss": 0.25})
+    assert history.add_validation(0, 2, {"loss": 0.25, "accuracy": 0.5}) == {"val_loss": 0.25, "val_accuracy": 0.5}
+    history.add_event(2, "went back: \u2026")
+    arrays = history.to_arrays()
+    found = History.from_arrays({name: arrays[name].copy() for name in sorted(arrays, reverse=True)})
+    for table in ("steps", "epochs", "validations"):
+        pd.testing.assert_frame_equal(getattr(found, table), getattr(history, table))
+    assert found.events == history.events
+    found.add_step(3, 1, 8, 0.1, 0.2, 0.1, 3.0, 2.0, 1.0)
+    assert len(found.steps) == 4
+
+
+def test_validations_between_epochs() -> None:
+    history = History()
+    history.add_validation(0, 2, {"f1": 0.25})
+    history.add_validation(1, 7, {"f1": 0.5})
+    assert history["val_f1"] == [0.25, 0.5]
+    assert "val_f1" in history
+    history.truncate(6)
+    assert history.validations["step"].tolist() == [2]

@@ -21,7 +21,9 @@ from sparkdl.history import History, StepRecord
 from sparkdl.payload import Payload, buffer_sizes
 from sparkdl.step_settings import Plan, StepSettings
 from sparkdl.training_loop import Schedule, StepReport, Twin, load_state, record, train
+from sparkdl.triggers import MaxEpoch, MaxIteration, SeveralIteration
 from sparkdl.versioned_state import state_plan
+from tests.sparkdl.runs import course
 
 STEPS = 25
 
@@ -71,7 +73,7 @@ def run(
     history = History()
     names = list(twin.payload.metrics)
     schedule = Schedule(stand_in, scheduler, template.hyper)
-    train(twin, plan, schedule, epochs, steps_per_job, names, history, lambda record: None, lambda epoch: {})
+    train(twin, plan, schedule, course(history, plan, MaxEpoch(epochs)), steps_per_job, names, history)
     return history
 
 
@@ -214,18 +216,40 @@ def test_every_step_is_recorded_once_and_in_order(every: int) -> None:
     engine, history, shown = Slow(every), History(), list[StepRecord]()
     epochs: list[int] = []
 
-    def on_epoch(epoch: int) -> dict[str, float]:
-        epochs.append(epoch)
-        assert len(shown) == 3 * (epoch + 1), "an epoch ended before its steps were reported"
-        return {"loss": 10.0 + epoch}
+    def validate() -> dict[str, float]:
+        epochs.append(len(epochs))
+        assert len(shown) == 3 * len(epochs), "an epoch ended before its steps were reported"
+        return {"loss": 9.0 + len(epochs)}
 
-    train(engine, plan, schedule, 2, 2, [], history, shown.append, on_epoch)
+    train(engine, plan, schedule, course(history, plan, MaxEpoch(2), validate, show=shown.append), 2, [], history)
     assert engine.jobs == [2, 1, 2, 1]  # steps of two epochs are not in one job
     assert [(r.step, r.epoch) for r in shown] == [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1)]
     assert history.steps["lr"].tolist() == [0.5**s for s in range(6)]
     assert history.steps["loss"].tolist() == list(range(6))
     assert epochs == [0, 1]
     assert history["val_loss"] == [10.0, 11.0]
+
+
+@pytest.mark.parametrize("start", range(7))
+def test_from_any_step_on_the_schedule_goes_on(start: int) -> None:
+    plan = Plan("run", 0, 8, (20,), ((0, 1),))
+    template, stand_in = optim.template(partial(torch.optim.SGD, lr=1.0), nn.Linear(3, 2))
+    schedule = Schedule(stand_in, partial(lr_scheduler.ExponentialLR, gamma=0.5), template.hyper)
+    engine, history, shown = Slow(4), History(), list[StepRecord]()
+    train(engine, plan, schedule, course(history, plan, MaxIteration(9), show=shown.append), 4, [], history, start)
+    assert [(r.step, r.epoch, r.lr) for r in shown] == [(s, s // 3, 0.5**s) for s in range(start, 9)]
+    assert history["epoch"] == [epoch for epoch in range(3) if 3 * (epoch + 1) > start]
+
+
+def test_a_pause_cuts_the_steps_of_a_job() -> None:
+    plan = Plan("run", 0, 8, (80,), ((0, 1),))
+    template, stand_in = optim.template(partial(torch.optim.SGD, lr=1.0), nn.Linear(3, 2))
+    engine, history = Slow(100), History()
+    until = MaxIteration(17) | MaxEpoch(5)
+    of_run = course(history, plan, until, lambda: {"loss": 1.0}, SeveralIteration(4))
+    train(engine, plan, Schedule(stand_in, None, template.hyper), of_run, 3, [], history)
+    assert engine.jobs == [3, 1, 3, 1, 2, 2, 3, 1, 1]
+    assert history.validations["step"].tolist() == [4, 8, 12, 16]
 
 
 # --- twin
