@@ -90,9 +90,12 @@ class FitRun:
         arrays = None if isinstance(self._data, DataFrame) else sc.broadcast(self._data)
         kinds = kinds_of(self._sample)
 
+        dealt: list[RDD[Any]] = []  # each has a shuffle, whose files Spark would keep until a collection finds them
+
         def tokens() -> RDD[Any]:
             if isinstance(self._data, DataFrame):
-                return replica_data_job.frame_tokens(self._data, payload.columns, replicas, run, shared, kinds)
+                dealt.append(replica_data_job.frame_tokens(self._data, payload.columns, replicas, run, shared, kinds))
+                return dealt[-1]
             assert arrays is not None
             return replica_data_job.array_tokens(sc, arrays, payload.columns, replicas, run, shared)
 
@@ -107,6 +110,7 @@ class FitRun:
         finally:
             self._history.events.extend(self._engine.events)
             self._engine.close()
+            replica_data_job.forget(dealt)
             shared.destroy()
             if arrays is not None:
                 arrays.destroy()

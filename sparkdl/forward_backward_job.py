@@ -6,6 +6,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -34,7 +35,10 @@ def forward_backward(
     payload = cache.payload
     began = time.perf_counter()
     rows = plan.rows(settings, replica)
-    arrays = cache.data(replica).take(rows)
+    files = cache.data(replica)
+    arrays = files.take(rows)
+    if files.large and settings.index + 1 < plan.steps_per_epoch:
+        files.expect(plan.rows(replace(settings, index=settings.index + 1), replica))
     cache.replica.bind(weights)
     sums = cache.replica.forward_backward(arrays, plan.rows_in_step(settings.index), settings.step, replica, buffers)
     names = payload.record_names

@@ -47,7 +47,8 @@ def packed(column: Column, spark_type: DataType, name: str, transform: Transform
 
     The query fails with a sentence at a value that the transform fails for, or that becomes another kind of row.
     """
-    udf: Callable[..., Column] = F.udf(_Packer(name, transform, kind, _element(spark_type)), BinaryType())
+    packer = _Packer(name, transform, kind, _element(spark_type))
+    udf: Callable[..., Column] = F.udf(packer, BinaryType(), useArrow=False)  # Arrow knows no vectors here
     return udf(column)
 
 

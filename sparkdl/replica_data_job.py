@@ -82,6 +82,12 @@ def frame_tokens(
         return dealt.mapInArrow(_FrameWriter(run, columns, payload, kinds), "token string").rdd
 
 
+def forget(tokens: Iterable[RDD[Any]]) -> None:
+    """Removes what the shuffles of :func:`frame_tokens` left on disk."""
+    for rdd in tokens:
+        rdd.cleanShuffleDependencies(blocking=True)
+
+
 @contextmanager
 def _arrow_rows(spark: SparkSession, most: int) -> Iterator[None]:
     """While Spark plans a query: at most so many rows in a batch, or ten thousand large rows would be one."""
@@ -239,11 +245,15 @@ def read_tokens(tokens: RDD[Any]) -> list[ReplicaRows]:
 
 def sample(frame: DataFrame, columns: Columns, num_rows: int) -> dict[str, Stored]:
     """The first rows of a DataFrame as stored columns on the driver, for a try before anything else runs."""
+    chosen = frame.select(*columns.names)
     with as_config_error():
-        found = frame.select(*columns.names).limit(num_rows).mapInArrow(_as_bytes, "batch binary").collect()
+        # Spark looks for them in one partition, then in a few more; a job on top of limit() would open all partitions
+        rows = chosen.take(num_rows)
+        if not rows:
+            raise ConfigError("the training data have no rows")
+        again = frame.sparkSession.createDataFrame(rows, chosen.schema, verifySchema=False)
+        found = again.coalesce(1).mapInArrow(_as_bytes, "batch binary").collect()
     tables = [pa.ipc.open_stream(row[0]).read_all() for row in found]
-    if not sum(t.num_rows for t in tables):
-        raise ConfigError("the training data have no rows")
     return ColumnReader(dict(columns.transforms))(pa.concat_tables(t for t in tables if t.num_rows))
 
 

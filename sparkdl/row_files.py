@@ -2,15 +2,17 @@
 
 Each column of WIDE_BYTES a row or more has a file of its own; all narrower ones lie side by side as records in one
 file, so that a row costs one access however many columns it has.  The entries of sparse columns lie one row after the
-other in a file each; their places are in the records.  A file of up to MAPPED_BYTES is mapped into memory.  Larger ones
-are read row by row where the page cache, or the disk, has them: a mapping of gigabytes would count as memory of the
-process for cluster managers, and would not be granted under a limit of its address space
-(`spark.executor.pyspark.memory`).
+other in a file each; their places are in the records.
+
+Files are mapped into memory.  Of those beyond KEPT_BYTES the process lets go after each reading: the rows stay in the
+page cache as long as there is room, but do not count as memory of the process, for which cluster managers kill.  Where
+a limit of the address space (`spark.executor.pyspark.memory`) leaves no room for a mapping, rows are read one by one.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import weakref
 from collections.abc import Mapping
@@ -27,7 +29,7 @@ __all__ = ["RowFiles", "RowWriter"]
 Array: TypeAlias = npt.NDArray[Any]
 
 WIDE_BYTES = 1024
-MAPPED_BYTES = 256 << 20
+KEPT_BYTES = 64 << 20
 LISTING = "columns.json"
 RECORDS = "records.bin"
 
@@ -123,9 +125,17 @@ class RowFiles:
         return found
 
     def expect(self, rows: npt.NDArray[np.int64]) -> None:
-        """Has the disk bring these rows of files that are not mapped, while something else computes."""
-        for file in [*([self._records] if self._records is not None else []), *self._wide.values()]:
+        """Has the disk bring these rows of large files, while something else computes."""
+        for file in self._files():
             file.expect(rows)
+
+    @property
+    def large(self) -> bool:
+        """Whether there is a file that is not kept in the process's memory."""
+        return any(file.large for file in self._files())
+
+    def _files(self) -> list[_FixedRows]:
+        return [*([] if self._records is None else [self._records]), *self._wide.values()]
 
 
 def _file(kinds: Mapping[str, Kind], name: str) -> str:
@@ -156,27 +166,24 @@ class _FixedRows:
     def __init__(self, path: str, num_rows: int, row_bytes: int):
         self._row_bytes = row_bytes
         self._map: Array | None = None
-        size = num_rows * row_bytes
-        if not size:
+        self.large = num_rows * row_bytes > KEPT_BYTES
+        if not num_rows * row_bytes:
             self._map = np.empty((num_rows, row_bytes), np.uint8)
             return
-        if size <= MAPPED_BYTES:
-            try:
-                self._map = np.asarray(np.memmap(path, np.uint8, "r", shape=(num_rows, row_bytes)))
-                return
-            except FileNotFoundError:
-                raise
-            except OSError:  # no address space left under the process's limit
-                pass
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
-        if hasattr(os, "posix_fadvise"):  # rows come from all over the file: reading ahead would only cost
-            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_RANDOM)
+        self._memory = _mapping(self._file, num_rows * row_bytes)
+        if self._memory is not None:
+            self._map = np.frombuffer(self._memory, np.uint8).reshape(num_rows, row_bytes)
+            if self.large:  # rows come from all over the file: reading ahead would only cost
+                self._memory.madvise(mmap.MADV_RANDOM)
 
     def take(self, rows: Array) -> Array:
         """uint8 [rows, row_bytes]."""
         if self._map is not None:
             found: Array = self._map.take(rows, axis=0)
+            if self.large and self._memory is not None:
+                self._memory.madvise(mmap.MADV_DONTNEED)
             return found
         found = np.empty((len(rows), self._row_bytes), np.uint8)
         memory, size = memoryview(found.reshape(-1)), self._row_bytes
@@ -204,7 +211,15 @@ class _FixedRows:
             memory, offset = memory[count:], offset + count
 
     def expect(self, rows: Array) -> None:
-        """Starts reading rows into the page cache, if the file is not mapped."""
-        if self._map is None and hasattr(os, "posix_fadvise"):
+        """Starts reading rows of a large file into the page cache."""
+        if self.large and hasattr(os, "posix_fadvise"):
             for row in rows.tolist():
                 os.posix_fadvise(self._file, row * self._row_bytes, self._row_bytes, os.POSIX_FADV_WILLNEED)
+
+
+def _mapping(file: int, size: int) -> mmap.mmap | None:
+    """None: no address space is left under the process's limit."""
+    try:
+        return mmap.mmap(file, size, prot=mmap.PROT_READ)
+    except OSError:
+        return None

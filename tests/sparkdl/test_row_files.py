@@ -54,13 +54,16 @@ def column(draw: st.DrawFn, num_rows: int) -> Stored:
     return SparseRows.of_dense(values.astype(np.float32)) if kind == "sparse" else values
 
 
-@pytest.mark.parametrize("mapped_bytes", [row_files.MAPPED_BYTES, 0], ids=["mapped", "read"])
+@pytest.mark.parametrize("form", ["kept", "let go", "read"])
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_rows_come_back(
-    mapped_bytes: int, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    form: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_files, "MAPPED_BYTES", mapped_bytes)
+    if form != "kept":
+        monkeypatch.setattr(row_files, "KEPT_BYTES", 0)
+    if form == "read":
+        monkeypatch.setattr(row_files, "_mapping", lambda file, size: None)
     num_rows = data.draw(st.integers(0, 8))
     columns: dict[str, Any] = {
         f"{k}": data.draw(column(num_rows)) for k in range(data.draw(st.integers(1, 4), label="columns"))
@@ -98,7 +101,7 @@ def test_a_directory_without_rows(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_files, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(row_files, "_mapping", lambda file, size: None)
     files = written(tmp_path / "replica", {"k": np.arange(10)}, [])
     (tmp_path / "replica" / "records.bin").write_bytes(b"short")
     with pytest.raises(EOFError, match="shorter than its listing says"):
@@ -121,3 +124,18 @@ assert found["k"].tolist() == rows.tolist() and found["x"].shape == (3, 300)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_large_files_do_not_stay_in_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    num_rows = 50_000
+    columns: dict[str, Any] = {"k": np.arange(num_rows), "x": np.zeros((num_rows, 300), np.float32)}  # 60 MB
+    resident = {}
+    for kept in (1 << 40, 0):
+        monkeypatch.setattr(row_files, "KEPT_BYTES", kept)
+        files = written(tmp_path / str(kept), columns, [])
+        assert files.large == (kept == 0)
+        files.take(np.arange(num_rows))
+        lines = Path("/proc/self/smaps").read_text().split(str(tmp_path / str(kept)))[1:]
+        assert len(lines) == 2  # the records and the wide column
+        resident[kept] = sum(int(line.split("Rss:")[1].split()[0]) for line in lines)
+    assert resident[0] < 1000 < 50_000 < resident[1 << 40]
