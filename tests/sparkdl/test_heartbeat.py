@@ -98,9 +98,17 @@ def test_the_thread_beats_and_ends_with_the_run(said: list[str]) -> None:
     heartbeat._thread.join(60)
     assert threading.active_count() == before
     assert said[0] == sentence([STEP])
-    count = len(said)
+
+
+def test_a_run_that_ends_while_spark_is_asked_is_not_told_of(clock: Clock, said: list[str]) -> None:
+    def jobs() -> list[RunningJob]:
+        heartbeat.__exit__(None, None, None)
+        return [STEP]
+
+    heartbeat = Heartbeat(jobs, verbose=0, clock=clock)
+    clock.now = 100.0
     heartbeat.beat()
-    assert len(said) == count, "after the run nothing is said"
+    assert said == []
 
 
 def test_an_error_of_its_own_stops_nothing(said: list[str]) -> None:
