@@ -105,7 +105,8 @@ def report_html(history: History, title: str = "Training run") -> str:
         shown = epochs | {"epoch": epochs["epoch"] + 1, "step": epochs["step"] + 1}
         parts.append(_section("Epochs", _table(list(shown), _rows(shown)), len(epochs["epoch"])))
     if len(validations.get("step", ())):
-        parts.append(_section("Validations", _table(list(validations), _rows(validations)), len(validations["step"])))
+        shown = validations | {"epoch": validations["epoch"] + 1}
+        parts.append(_section("Validations", _table(list(shown), _rows(shown)), len(validations["step"])))
     if history.events:
         events = [[number(step), text] for step, text in history.events]
         parts.append(_section("Events", _table(["step", "what"], events, text=1), len(events)))
