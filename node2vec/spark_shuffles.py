@@ -90,16 +90,16 @@ class PublicShuffles:
     ):
         self._sc, self.num_partitions, self.num_keys, self._profile = sc, num_partitions, num_keys, profile
         tokens = sc.parallelize(range(num_partitions), num_partitions)
-        self._tokens = tokens.mapPartitionsWithIndex(_Prepared(prepare)).persist(StorageLevel.MEMORY_AND_DISK)
+        self._tokens = self._kept(tokens.mapPartitionsWithIndex(_Prepared(prepare)), StorageLevel.MEMORY_AND_DISK)
 
     def born(self, function: Send) -> RDD[Any]:
         """See :class:`Shuffles`."""
         return self._kept(self._tokens.mapPartitionsWithIndex(_Pickled(function, False)))
 
-    def _kept(self, sent: RDD[Any]) -> RDD[Any]:
-        if self._profile is not None:
-            sent._jrdd.withResources(self._profile)
-        return sent.persist(StorageLevel.DISK_ONLY)
+    def _kept(self, rdd: RDD[Any], level: StorageLevel = StorageLevel.DISK_ONLY) -> RDD[Any]:
+        if self._profile is not None:  # of the tokens, too: where these are made, the supersteps run
+            rdd._jrdd.withResources(self._profile)
+        return rdd.persist(level)
 
     def moved(self, sent: RDD[Any], function: Send) -> RDD[Any]:
         """See :class:`Shuffles`."""
@@ -200,7 +200,7 @@ class PrivateShuffles(JVM):
         self._wrap = functools.lru_cache(maxsize=8)(self._wrapped)
         base: Any = sc.parallelize([0] * num_partitions, num_partitions)
         tokens = self._wrapped(_Tokens(prepare, received or num_partitions), "tokens")
-        self._tokens = self._python_rdd(base._jrdd.rdd(), tokens, False, False)
+        self._tokens = self._asking(self._python_rdd(base._jrdd.rdd(), tokens, False, False))
         self._tokens.persist(self.level(1))
         self._zip = self._tokens.zip(self._tokens, self._tag).f()  # Spark analyses this function in every call of zip
         self._travelling = self._keys(0, num_partitions)
@@ -208,6 +208,10 @@ class PrivateShuffles(JVM):
     def _wrapped(self, function: Any, carries: str) -> Any:
         raw = RawItems()
         return _wrap_function(self._sc, _Raw(function, carries), raw, raw)
+
+    def _asking(self, rdd: Any) -> Any:
+        """The RDD, with tasks of `profile`: of the tokens, too, for where these are made, the supersteps run."""
+        return rdd if self._profile is None else rdd.withResources(self._profile)
 
     def _keys(self, start: int, stop: int) -> Any:
         """A Scala set of numbers, which is a function from numbers to whether they are in it."""
@@ -227,9 +231,7 @@ class PrivateShuffles(JVM):
         return self._sent(pinned, function, "pairs")
 
     def _sent(self, rdd: Any, function: Send, carries: str) -> _Sent:
-        keyed = self._python_rdd(rdd, self._wrap(function, carries), False, False)
-        if self._profile is not None:
-            keyed = keyed.withResources(self._profile)
+        keyed = self._asking(self._python_rdd(rdd, self._wrap(function, carries), False, False))
         return _Sent(*self._by_key(keyed, self.num_keys, _KIND))
 
     def run(self, sent: _Sent) -> bool:

@@ -1,6 +1,6 @@
-"""Skip-gram training in a Spark session of its own, one of whose executors is killed; prints a JSON line.
+"""Skip-gram training in a Spark session of its own, one of whose executors is killed; prints a JSON line a training.
 
-Arguments: a folder, parts, cores of a task (and of an executor), and perhaps "resident": tables stay on executors.
+First with tables that are sent, then with tables that stay on executors, of tasks of two cores. Argument: a folder.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,22 @@ import numpy as np
 
 from node2vec import resident_tables, skipgram_job, task_cores
 from sparkdl import spark_conf
+from sparkdl.spark_internals import concurrent_tasks
 from tests.node2vec.test_skipgram_job import SETTINGS, corpus, vectors
 from tests.node2vec.walk_cluster_run import executors
 
+TRAININGS = {"sent": (3, 1), "stay": (4, 2)}  # parts, cores
+
 
 def main() -> None:
-    folder, parts, cores = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder = Path(sys.argv[1])
     settings = {
-        "spark.master": f"local-cluster[2,{cores},1024]",
+        "spark.master": "local-cluster[2,2,1024]",
         "spark.driver.memory": "1g",
         "spark.local.dir": str(folder / "local"),
     }
     spark = spark_conf.start_embedded(settings=settings)
-    if "resident" in sys.argv:
-        resident_tables.LARGE = 0
-        skipgram_job.ROUNDS_KEPT = 3
-    corpus(spark, folder / "root", parts)
-    profile = task_cores.profile(spark.sparkContext, cores)
+    sc = spark.sparkContext
     killed: list[int] = []
     rounds: list[int] = []
     story = skipgram_job.story
@@ -45,8 +45,19 @@ def main() -> None:
         return story(number, training)
 
     skipgram_job.story = story_and_kill
-    np.save(folder / "found.npy", vectors(skipgram_job.train(spark, folder / "root", cores=cores, **SETTINGS)))
-    print(json.dumps({"killed": len(killed), "profile": profile is not None, "rounds": rounds}))
+    for name, (parts, cores) in TRAININGS.items():
+        if name == "stay":
+            resident_tables.LARGE = 0
+            skipgram_job.ROUNDS_KEPT = 3
+        killed.clear()
+        rounds.clear()
+        while concurrent_tasks(sc) != 4 or len(executors()) != 2:  # both are there, and so both get work
+            time.sleep(0.1)
+        corpus(spark, folder / name, parts)
+        found = vectors(skipgram_job.train(spark, folder / name, cores=cores, **SETTINGS))
+        np.save(folder / f"{name}.npy", found)
+        profile = task_cores.profile(sc, cores) is not None
+        print(json.dumps({"killed": len(killed), "profile": profile, "rounds": rounds}))
     spark.stop()
 
 

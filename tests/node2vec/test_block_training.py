@@ -239,6 +239,6 @@ def test_blocks_learn_what_one_block_learns() -> None:
         norms = np.linalg.norm(vectors, axis=1)
         cosines = (vectors / norms[:, None]) @ (vectors / norms[:, None]).T
         same_circle = np.arange(NUM_NODES)[:, None] % 2 == np.arange(NUM_NODES) % 2
-        assert cosines[same_circle].mean() > cosines[~same_circle].mean() + 0.5
+        assert cosines[same_circle].mean() > cosines[~same_circle].mean() + 0.45  # untrained vectors: 0
         lengths.append(norms.mean())
     assert lengths[1] == pytest.approx(lengths[0], rel=0.25)

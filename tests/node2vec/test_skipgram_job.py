@@ -260,21 +260,16 @@ def test_what_cannot_be_trained(spark: SparkSession, tmp_path: Path, settings: d
     assert not (tmp_path / "vectors").exists()
 
 
-@pytest.mark.parametrize("resident", [False, True])
-def test_a_killed_executor_changes_nothing(tmp_path: Path, resident: bool) -> None:
+def test_a_killed_executor_changes_nothing(tmp_path: Path) -> None:
     """Tables that are sent; and tables that stay, of tasks of two cores."""
-    parts, cores = (4, 2) if resident else (3, 1)
-    arguments = [str(tmp_path), str(parts), str(cores), *(["resident"] if resident else [])]
-    command = [sys.executable, "-m", "tests.node2vec.skipgram_cluster_run", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
+    command = [sys.executable, "-m", "tests.node2vec.skipgram_cluster_run", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["killed"] == 1
-    assert told["profile"] == resident
-    if resident:
-        assert "going back to round 3 of 8" in done.stderr
-        assert told["rounds"][:7] == [0, 1, 2, 3, 4, 5, 3]
-    else:
-        assert told["rounds"] == list(range(12))
-    found = np.load(tmp_path / "found.npy")
-    assert np.array_equal(found, twin(tmp_path / "root", cores=cores))
+    sent, stay = map(json.loads, done.stdout.splitlines()[-2:])
+    assert sent == {"killed": 1, "profile": False, "rounds": list(range(12))}
+    assert (stay["killed"], stay["profile"]) == (1, True)
+    back = stay["rounds"][6] == 3  # or Spark itself has made the lost tables again, all in one place
+    assert stay["rounds"] == [*range(6), *range(3 if back else 6, 8)]
+    assert ("going back to round 3 of 8" in done.stderr) == back
+    for name, cores in (("sent", 1), ("stay", 2)):
+        assert np.array_equal(np.load(tmp_path / f"{name}.npy"), twin(tmp_path / name, cores=cores))
