@@ -101,11 +101,11 @@ class Clock:
 def child(arguments: argparse.Namespace) -> dict[str, Any]:
     """One process: trains and saves, or resumes and trains on."""
     from sparkdl import checkpoint_files, checkpoint_job, replica_data_job, slices, spark_conf
-    from sparkdl import payload as payload_module
     from sparkdl.columns import Columns
     from sparkdl.gather_job import GatherForm
     from sparkdl.optim import template
     from sparkdl.payload import Payload, buffer_sizes
+    from sparkdl.shipped_payload import ShippedPayload
     from sparkdl.spark_engine import SparkEngine
     from sparkdl.step_settings import Plan, StepSettings
     from sparkdl.versioned_state import state_plan
@@ -136,7 +136,8 @@ def child(arguments: argparse.Namespace) -> dict[str, Any]:
         "tokens": rng.integers(0, model.embedding.num_embeddings, (ROWS, TOKENS)),
         "label": rng.integers(0, 10, ROWS),
     }
-    shared, arrays = sc.broadcast(payload_module.pickle(payload)), sc.broadcast(data)
+    shared: Any = ShippedPayload(sc, payload)
+    arrays = sc.broadcast(data)
     clock.lap("payload")
     engine = SparkEngine(sc, run, payload, lambda: replica_data_job.array_tokens(sc, arrays, columns, 1, run, shared))
     counts = tuple(row.num_rows for row in engine.place())

@@ -92,7 +92,7 @@ class TrainerState:
                     f"state_dict() of the callback {callback['type']} cannot be saved as JSON ({error}); return "
                     "numbers, strings, lists and dicts there, and tensors from tensors()"
                 ) from error
-        return json.dumps(asdict(self), indent=1)
+        return json.dumps(asdict(self))
 
     @staticmethod
     def loads(text: str) -> TrainerState:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pickle import PickleBuffer
-from typing import Any
+from typing import IO, Any
 
 import cloudpickle
 import torch
@@ -72,10 +72,17 @@ def pickle(payload: Payload) -> bytes:
 
     Raises ConfigError: names the part (and of a model the attribute) that cannot be pickled.
     """
+    with io.BytesIO() as file:
+        write(payload, file)
+        return file.getvalue()
+
+
+def write(payload: Payload, file: IO[bytes]) -> None:
+    """As :func:`pickle`, into a file and without a copy of the model's tensors on the way."""
     try:
-        with io.BytesIO() as file:
-            _Pickler(file, payload.model).dump(payload)
-            return file.getvalue()
+        _Pickler(file, payload.model).dump(payload)
+    except OSError:
+        raise
     except Exception as error:
         raise ConfigError(_unpicklable(payload, error)) from error
 
@@ -83,7 +90,7 @@ def pickle(payload: Payload) -> bytes:
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Writes the model's tensors straight from their memory; torch itself would copy each of them twice on the way."""
 
-    def __init__(self, file: io.BytesIO, model: torch.nn.Module):
+    def __init__(self, file: IO[bytes], model: torch.nn.Module):
         super().__init__(file, protocol=5)
         tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
         self._plain = {

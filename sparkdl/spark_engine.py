@@ -244,14 +244,6 @@ class SparkEngine:
 
         self._guarded(write)
 
-    def state(self) -> tuple[dict[int, bytes], list[bytes]]:
-        """After :meth:`mark`: lot -> its bytes of weights, state and buffers; and the lots' fingerprints."""
-        lots: dict[int, bytearray] = {}
-        prints = self.fingerprints()
-        for lot, _, memory in map(_part, self._snapshot_items()):
-            lots.setdefault(lot, bytearray()).extend(memory)
-        return {lot: bytes(data) for lot, data in lots.items()}, prints
-
     # --- inside
 
     @property

@@ -132,6 +132,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.replica_cache",
         "sparkdl.replica_data_job",
         "sparkdl.run_plan",
+        "sparkdl.shipped_payload",
         "sparkdl.slices_form",
         "sparkdl.spark_conf",
         "sparkdl.spark_engine",
