@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from sparkdl import Trainer
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -22,8 +19,6 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_the_blocks_of_a_page_run(
     spark: SparkSession, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if page == "callbacks.md" and "callbacks" not in inspect.signature(Trainer.fit).parameters:
-        pytest.skip("fit takes no callbacks yet")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
     assert blocks

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
-from sparkdl.callbacks import FitState
+from sparkdl import Trainer
+from sparkdl.callbacks import Callback, FitState, ModelCheckpoint
 from sparkdl.errors import ConfigError
 from sparkdl.history import History
 from sparkdl.tensorboard_log import TensorBoard
 from sparkdl.triggers import Moment
+from tests.sparkdl.runs import arrays, mlp
 
 pytest.importorskip("tensorboardX")
 
@@ -153,6 +156,33 @@ def test_a_copy_that_fails_does_not_end_the_training(spark: SparkSession, tmp_pa
     run.callback.on_fit_end(run.state)
     assert run.noted[0].startswith("TensorBoard's files could not be copied, the next epoch tries again: nosuch://")
     assert len(run.noted) == 2
+
+
+class Dies(Callback):
+    """Ends the training with an error after the checkpoint of the first epoch and the steps of the second."""
+
+    def on_epoch_end(self, state: FitState) -> bool | None:
+        if state.moment.epoch == 2:
+            raise KeyboardInterrupt
+        return None
+
+
+@pytest.mark.spark
+def test_a_training_that_died_and_was_resumed_shows_each_step_once(spark: SparkSession, tmp_path: Path) -> None:
+    data = arrays(rows=24)
+    died: list[Callback] = [Dies()]
+    while True:
+        board = TensorBoard(tmp_path / "tb")
+        trainer = Trainer(mlp(), torch.nn.CrossEntropyLoss(), batch_size=8, replicas=1)
+        callbacks = [ModelCheckpoint(f"{tmp_path}/checkpoints"), board, *died]
+        try:
+            trainer.fit(data, epochs=2, validation=data, resume="auto", callbacks=callbacks, verbose=0)
+            break
+        except KeyboardInterrupt:
+            board._close()  # as the end of its process does
+            died.clear()
+    assert sorted(scalars(tmp_path / "tb" / "train")["loss"]) == [1, 2, 3, 4, 5, 6]
+    assert sorted(scalars(tmp_path / "tb" / "validation")["loss"]) == [3, 6]
 
 
 @pytest.mark.parametrize(
