@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from pyspark import SparkFiles
 from torch import nn
 
 from sparkdl import Trainer, spark_engine, wire
-from sparkdl.spark_internals import _Echo
+from sparkdl.spark_internals import JVM, _Echo
 from sparkdl.spark_public import Public
 from tests.sparkdl.runs import arrays, norm_net
 
@@ -39,6 +40,33 @@ def test_the_same_operations(spark: SparkSession) -> None:
     made.unpersist()
     tokens.unpersist()
     assert set(sc._jsc.getPersistentRDDs()) <= before
+
+
+class Emit:
+    """Items whose numbers have all their bytes."""
+
+    def __call__(self, split: int, source: wire.Source) -> Iterator[wire.Parts]:
+        source.drain()
+        for number in range(2):
+            data = b"\xff\0" * number
+            yield [wire.header(wire.STATE, 3, 0x01020304 + split, 0x0102030405060708 + number, len(data)), data]
+
+
+@pytest.mark.parametrize("connect", [JVM, Public])
+def test_items_become_rows(spark: SparkSession, connect: Any) -> None:
+    jvm = connect(spark.sparkContext)
+    tokens = spark.sparkContext.parallelize([0, 1, 2], 3)
+    kept = jvm.keep(tokens)
+    tokens.count()
+    made = jvm.apply(jvm.block_rdd(kept), jvm.function(Emit(), "tokens")).persist()
+    made.start().get()
+    frame = jvm.frame(made.blocks([0, 2]))
+    assert frame.dtypes == [("lot", "int"), ("offset", "bigint"), ("bytes", "binary")]
+    assert [(row.lot, row.offset, bytes(row.bytes)) for row in frame.collect()] == [
+        (0x01020304 + split, 0x0102030405060708 + number, b"\xff\0" * number) for split in (0, 2) for number in (0, 1)
+    ]
+    made.unpersist()
+    tokens.unpersist()
 
 
 def test_the_public_calls_have_the_bits_of_the_private_ones(
