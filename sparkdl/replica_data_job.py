@@ -60,8 +60,11 @@ class ReplicaRows(NamedTuple):
 
 def deal(frame: DataFrame, names: list[str], num_replicas: int) -> DataFrame:
     """The columns ``names`` in ``num_replicas`` partitions, dealt out and ordered by a hash of each row's content."""
-    keys = [F.xxhash64(*names), F.hash(*names)]
-    return frame.select(*names).repartition(num_replicas, *keys).sortWithinPartitions(*keys)
+    # as columns, so that each is computed once a row: a sixth of the CPU time of rows of 3 KB
+    hashes = {"sparkdl: hash 1": F.xxhash64(*names), "sparkdl: hash 2": F.hash(*names)}
+    keys = [F.col(f"`{name}`") for name in hashes]
+    with_keys = frame.select(*names, *(value.alias(name) for name, value in hashes.items()))
+    return with_keys.repartition(num_replicas, *keys).sortWithinPartitions(*keys).select(*names)
 
 
 def frame_tokens(
