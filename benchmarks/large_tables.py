@@ -60,10 +60,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", type=int, default=1024, help="of an executor, in MB (%(default)s)")
     parser.add_argument("--times", type=float, default=4.0, help="the tables' size over it (%(default)s)")
-    parser.add_argument("--partitions", type=int, default=16)
+    parser.add_argument("--partitions", type=int, help="(16; quick: 8)")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     times = 0.25 if options.quick else options.times
+    options.partitions = options.partitions or (8 if options.quick else 16)
     num_nodes = int(times * options.memory * MB / (8 * DIMENSIONS))
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(run(Path(folder), num_nodes, options)))
