@@ -179,7 +179,7 @@ def test_first_rows_do_not_depend_on_the_parts(num_nodes: int, dimensions: int, 
     whole = skipgram.initial_inputs(num_nodes, dimensions, seed, 0, 1)
     assert whole.shape == (num_nodes, dimensions)
     assert whole.dtype == np.float32
-    assert np.abs(whole).max() <= 0.5 / dimensions
+    assert np.abs(whole).max() <= 1.0 / dimensions
     for part in range(num_parts):
         rows = skipgram.initial_inputs(num_nodes, dimensions, seed, part, num_parts)
         ids = block_schedule.id_of(part, np.arange(len(rows)), num_parts)
@@ -188,7 +188,7 @@ def test_first_rows_do_not_depend_on_the_parts(num_nodes: int, dimensions: int, 
 
 def test_first_rows_are_uniform_and_hang_on_the_seed() -> None:
     rows = skipgram.initial_inputs(2000, 10, 1, 0, 1) * 10
-    assert np.histogram(rows, 20, (-0.5, 0.5))[0] == pytest.approx(np.full(20, 1000), rel=0.15)
+    assert np.histogram(rows, 20, (-1.0, 1.0))[0] == pytest.approx(np.full(20, 1000), rel=0.15)
     assert len(np.unique(rows)) > 19_900
     assert np.abs(np.corrcoef(rows.T) - np.eye(10)).max() < 0.1
     assert not (rows == skipgram.initial_inputs(2000, 10, 2, 0, 1) * 10).any()
