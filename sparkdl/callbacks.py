@@ -95,6 +95,9 @@ class Callback:
     def on_fit_end(self, state: FitState) -> None:
         """After the last step; ``state.model`` has the final weights, and changes of them stay. Not after an error."""
 
+    def on_exception(self, state: FitState, error: BaseException) -> None:
+        """The training ends with an error, an interruption too; `on_fit_end` is not called then."""
+
     def state_dict(self) -> dict[str, Any]:
         """What to remember: plain values that JSON knows."""
         return {}

@@ -7,6 +7,7 @@ lost executors, validates and ends at the same steps.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,6 +16,8 @@ from sparkdl.history import StepRecord
 from sparkdl.triggers import Moment, Trigger, moment_at
 
 __all__ = ["Course"]
+
+logger = logging.getLogger("sparkdl")
 
 
 class Course:
@@ -84,18 +87,27 @@ class Course:
             self._stopping |= self._ask(lambda callback: callback.on_validation_end(state))
         if moment.epoch_ended:
             self._stopping |= self._ask(lambda callback: callback.on_epoch_end(state))
-        self._stopping |= self._until(state.moment)
-        state.stopped = self._stopping  # so that a checkpoint of this moment knows
+        until = self._until(state.moment)
+        # for a checkpoint of this moment; where the trigger fires by the step alone, a later fit may go further
+        state.stopped = self._stopping or (until and not self._until(moment))
         for callback in self._callbacks:
             if callback.pauses_at(moment):
                 self._stopping |= callback.on_pause(state) is True
-        state.stopped = self._stopping
-        return self._stopping
+        state.stopped |= self._stopping
+        return self._stopping or until
 
     def end(self) -> None:
         """After the last step, the final weights at hand."""
         for callback in self._callbacks:
             callback.on_fit_end(self._state)
+
+    def fail(self, error: BaseException) -> None:
+        """The run ends with an error; what callbacks raise of their own then is only noted."""
+        for callback in self._callbacks:
+            try:
+                callback.on_exception(self._state, error)
+            except Exception:
+                logger.warning("%s.on_exception failed", type(callback).__name__, exc_info=True)
 
     def _ask(self, hook: Callable[[Callback], bool | None]) -> bool:
         """Every callback is asked, also behind one that has said stop."""

@@ -15,7 +15,6 @@ from pyspark import RDD
 from pyspark.sql import DataFrame, SparkSession
 
 from sparkdl import checkpoint_job, dry_run, label_checks, preflight_job, replica_data_job, spark_conf
-from sparkdl import payload as payload_module
 from sparkdl.callbacks import Callback, FitState
 from sparkdl.checkpoint_files import Checkpoint, describe
 from sparkdl.course import Course
@@ -26,6 +25,7 @@ from sparkdl.label_checks import Numbers
 from sparkdl.payload import Payload
 from sparkdl.progress import Progress
 from sparkdl.run_plan import RunPlan, run_plan, task_slots
+from sparkdl.shipped_payload import ShippedPayload
 from sparkdl.spark_engine import SparkEngine
 from sparkdl.stored_arrays import Stored, kinds_of
 from sparkdl.training_data import Rows
@@ -77,7 +77,6 @@ class FitRun:
     def run(self) -> History:
         """Everything; raises as :meth:`sparkdl.Trainer.fit` does."""
         payload, settings, sc = self._payload, self._settings, self._sc
-        pickled = payload_module.pickle(payload)
         used = dry_run.check(payload, self._sample)
         spark_conf.warn_once(self._spark, logger)
         slots = task_slots(self._spark)
@@ -85,8 +84,7 @@ class FitRun:
         preflight_job.preflight(sc, max(replicas, slots))
 
         run = uuid.uuid4().hex[:12]
-        shared = sc.broadcast(pickled)
-        del pickled
+        shared: Any = ShippedPayload(sc, payload)
         arrays = None if isinstance(self._data, DataFrame) else sc.broadcast(self._data)
         kinds = kinds_of(self._sample)
 
@@ -138,6 +136,18 @@ class FitRun:
             batch_size=plan.batch_size,
         )
         self._heartbeat.progress = progress
+        history.settings = {
+            "replicas": plan.num_replicas,
+            "batch_size": plan.batch_size,
+            "rows": plan.num_rows,
+            "form": type(laid_out.form).__name__,
+            "steps_per_job": laid_out.steps_per_job,
+            "seed": plan.seed,
+            "until": repr(until),
+            "parameters": self._payload.plan.layout.size,
+            "Spark": self._sc.version,
+            "master": str(self._sc.master),
+        }
         try:
             state = FitState(history, plan.steps_per_epoch, self._model_now, self._save, self._remove, progress.note)
             self._state = state
@@ -148,12 +158,16 @@ class FitRun:
             engine.begin(plan, laid_out.form, progress.note, settings.resume)
             validate = None if settings.validate is None else self._validate
             course = Course(state, until, validate, settings.validate_every, settings.callbacks, progress.update)
-            if not course.begin(start):
-                names = list(self._payload.metrics)
-                train(engine, plan, self._schedule, course, laid_out.steps_per_job, names, history, start)
-            self._model_now()
-            history.fingerprint = hashlib.sha256(b"".join(engine.fingerprints())).hexdigest()
-            course.end()
+            try:
+                if not course.begin(start):
+                    names = list(self._payload.metrics)
+                    train(engine, plan, self._schedule, course, laid_out.steps_per_job, names, history, start)
+                self._model_now()
+                history.fingerprint = hashlib.sha256(b"".join(engine.fingerprints())).hexdigest()
+                course.end()
+            except BaseException as error:
+                course.fail(error)
+                raise
         finally:
             progress.close()
 

@@ -98,6 +98,7 @@ class History:
         self._epochs = _Table(_EPOCH_COLUMNS)
         self._validations = _Table(_VALIDATION_COLUMNS)
         self.events: list[tuple[int, str]] = []
+        self.settings: dict[str, object] = {}  # what the run was made with, for reports
         self.fingerprint: str | None = None
 
     def __repr__(self) -> str:

@@ -103,6 +103,11 @@ class MLflowLogger(Callback):
             self._log_model(state)
         self._end("FINISHED")
 
+    def on_exception(self, state: FitState, error: BaseException) -> None:
+        """Sends the rest, ends the run as failed if it was started here."""
+        self._send(state)
+        self._end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+
     def state_dict(self) -> dict[str, Any]:
         """See :class:`Callback`."""
         return {"run_id": self.run_id}

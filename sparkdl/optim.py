@@ -159,6 +159,8 @@ class SliceOptimizer:
         self._optimizer: Optimizer = kind.__new__(kind)
         self._optimizer.__setstate__(attributes)
         self._start = [dict(g) for g in self._optimizer.param_groups]
+        self._tried = False
+        self.changed_by_step: list[str] = []  # by the first step: what a group's numbers should never be
 
     def update(
         self,
@@ -189,7 +191,18 @@ class SliceOptimizer:
             optimizer.param_groups[number]["params"].append(leaf)
             if state:
                 optimizer.state[leaf] = state
+        before = None if self._tried else hyper_of(optimizer)
         optimizer.step()
+        if before is not None:
+            self._tried = True
+            self.changed_by_step = sorted(
+                {
+                    key
+                    for old, new in zip(before, hyper_of(optimizer), strict=True)
+                    for key in old | new
+                    if old.get(key) != new.get(key)
+                }
+            )
         new = [optimizer.state.get(leaf, {}) for leaf in leaves]
         optimizer.state = defaultdict(dict)
         for group in optimizer.param_groups:
@@ -207,10 +220,16 @@ def state_entries(
     """What state the optimizer keeps for a segment of this shape, laid out from byte ``offset`` on.
 
     Found by one step on zeros. Returns the entries and the first free byte (a multiple of 64).
-    Raises ConfigError: the state holds something that is neither a tensor nor a number.
+    Raises ConfigError: the state holds something that is neither a tensor nor a number, or a step changes a group.
     """
     zeros = torch.zeros(shape)
     (state,) = optimizer.update([zeros], [torch.zeros(shape)], [group], [{}], [{} for _ in range(groups)])
+    if kept := optimizer.changed_by_step:
+        raise ConfigError(
+            f"the optimizer keeps {', '.join(map(repr, kept))} in its parameter groups, where a step changes it; here "
+            "each step starts from the same groups, so it would never get on. Use one that keeps them in its state "
+            "(torch.optim's do; for large batches sparkdl.large_batches has LARS and LAMB)"
+        )
     entries = []
     for name, value in state.items():
         if isinstance(value, torch.Tensor):

@@ -86,6 +86,10 @@ class TensorBoard(Callback):
         self._publish(state)
         self._close()
 
+    def on_exception(self, state: FitState, error: BaseException) -> None:
+        """As at the end."""
+        self.on_fit_end(state)
+
     def _publish(self, state: FitState) -> None:
         for file in self._files.values():
             file.flush()

@@ -167,7 +167,7 @@ class Trainer:
         resume: "auto" to go on from the latest complete checkpoint of the ModelCheckpoint among ``callbacks``, if there
             is one; or the path of a checkpoint. The bits are those of a training that never stopped.
         callbacks: see :mod:`sparkdl.callbacks`.
-        verbose: 0 for silence, 1 for progress.
+        verbose: 0 for silence, 1 for progress, 2 for a line a step.
 
         Raises ConfigError: bad data or arguments, before any step runs. TrainingError: the model, loss or a metric
         failed in a task. ClusterError: the cluster cannot run this, or lost executors again and again.
@@ -182,6 +182,8 @@ class Trainer:
         spark_conf.refuse_connect(spark)
         data, held = self._split(train, validation)
         checkpoint = self._checkpoint(resume, callbacks)
+        if checkpoint is not None:  # for what is not trained, which the state does not hold
+            checkpoint_job.load_model(spark.sparkContext, checkpoint.path, self._model)
         payload, stand_in = self._payload()
         schedule = Schedule(stand_in, self._scheduler, payload.template.hyper)
         self._seen = training_data.sample(data, self.columns)

@@ -72,6 +72,10 @@ class Stop(Callback):
     def on_pause(self, state: FitState) -> bool:
         raise KeyboardInterrupt
 
+    def on_exception(self, state: FitState, error: BaseException) -> None:
+        assert isinstance(error, KeyboardInterrupt)
+        self.step = -1
+
 
 @pytest.fixture(scope="module")
 def whole(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[History, Trainer]:
@@ -87,8 +91,10 @@ def test_a_resumed_training_has_the_same_bits(
     whole: tuple[History, Trainer], tmp_path: Path, form: str, steps_per_job: int, dies_at: int
 ) -> None:
     expected, model = whole
+    stop = Stop(dies_at)
     with pytest.raises(KeyboardInterrupt):
-        fit(trainer(form, steps_per_job), tmp_path, more=(Stop(dies_at),))
+        fit(trainer(form, steps_per_job), tmp_path, more=(stop,))
+    assert stop.step == -1, "the callback was not told"
     second = trainer(form, steps_per_job, replicas=None)  # the checkpoint says how many there were
     history = fit(second, tmp_path, resume="auto")
     assert history.fingerprint == expected.fingerprint
@@ -101,6 +107,11 @@ def test_a_resumed_training_has_the_same_bits(
     again = fit(last, tmp_path, resume="auto")  # finished: nothing is left to do
     assert again.fingerprint == expected.fingerprint
     assert len(again.steps) == len(expected.steps)
+
+
+def test_a_finished_training_may_go_further(whole: tuple[History, Trainer], tmp_path: Path) -> None:
+    fit(trainer(), tmp_path, epochs=1)
+    assert fit(trainer(), tmp_path, epochs=3, resume="auto").fingerprint == whole[0].fingerprint
 
 
 def test_what_a_fit_leaves_behind(whole: tuple[History, Trainer], tmp_path: Path) -> None:

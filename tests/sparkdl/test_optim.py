@@ -322,3 +322,20 @@ def test_state_that_cannot_be_kept_is_refused() -> None:
     optimizer = SliceOptimizer(template(TextKeeper, model())[0].blank)
     with pytest.raises(ConfigError, match=r"keeps a str in its state \(key 'label'\)"):
         state_entries(optimizer, (4,), 0, 0, 1)
+
+
+class CountsInGroup(Optimizer):
+    """As several libraries' LAMB and LARS do."""
+
+    def __init__(self, params: Any):
+        super().__init__(params, {"lr": 1.0})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            group["step"] = group.get("step", 0) + 1
+
+
+def test_numbers_that_a_step_leaves_in_a_group_are_refused() -> None:
+    optimizer = SliceOptimizer(template(CountsInGroup, model())[0].blank)
+    with pytest.raises(ConfigError, match="keeps 'step' in its parameter groups, where a step changes it"):
+        state_entries(optimizer, (4,), 0, 0, 1)
