@@ -87,7 +87,6 @@ class FitRun:
         shared: Any = ShippedPayload(sc, payload)
         arrays = None if isinstance(self._data, DataFrame) else sc.broadcast(self._data)
         kinds = kinds_of(self._sample)
-
         dealt: list[RDD[Any]] = []  # each has a shuffle, whose files Spark would keep until a collection finds them
 
         def tokens() -> RDD[Any]:
@@ -178,9 +177,10 @@ class FitRun:
 
     def _model_now(self) -> torch.nn.Module:
         """The model with the weights of the last pause."""
-        if self._at != self._engine.version:
+        step = self._state.moment.step
+        if self._at != step and self._engine.version == step:  # else steps have run since
             self._engine.load_model(self._model)
-            self._at = self._engine.version
+            self._at = step
         return self._model
 
     def _save(self, root: str) -> str:

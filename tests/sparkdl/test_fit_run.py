@@ -109,6 +109,39 @@ def test_a_resumed_training_has_the_same_bits(
     assert len(again.steps) == len(expected.steps)
 
 
+class Looks(Callback):
+    """Looks at the weights in every hook that may."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, float]] = []
+
+    def _look(self, name: str, state: FitState) -> None:
+        self.seen.append((name, float(next(state.model.parameters()).detach().sum())))
+
+    def on_fit_start(self, state: FitState) -> None:
+        self._look("start", state)
+
+    def on_step_end(self, state: FitState, record: Any) -> None:
+        self._look("step", state)
+
+    def on_epoch_end(self, state: FitState) -> None:
+        self._look("epoch", state)
+
+    def on_fit_end(self, state: FitState) -> None:
+        self._look("end", state)
+
+
+def test_the_weights_that_a_callback_sees(spark: SparkSession) -> None:
+    looks, one = Looks(), trainer()
+    first = float(next(one.model.parameters()).detach().sum())
+    one.fit(arrays(32), 2, callbacks=[looks], verbose=0)  # two steps an epoch
+    names, sums = [name for name, _ in looks.seen], [value for _, value in looks.seen]
+    assert names == ["start", "step", "step", "epoch", "step", "step", "epoch", "end"]
+    assert sums[0] == sums[1] == sums[2] == first, "in on_step_end those of the last pause"
+    assert sums[3] == sums[4] == sums[5] != first
+    assert sums[6] == sums[7] == float(next(one.model.parameters()).detach().sum()) != sums[3]
+
+
 def test_a_finished_training_may_go_further(whole: tuple[History, Trainer], tmp_path: Path) -> None:
     fit(trainer(), tmp_path, epochs=1)
     assert fit(trainer(), tmp_path, epochs=3, resume="auto").fingerprint == whole[0].fingerprint
