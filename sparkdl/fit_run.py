@@ -76,6 +76,14 @@ class FitRun:
 
     def run(self) -> History:
         """Everything; raises as :meth:`sparkdl.Trainer.fit` does."""
+        shared = ShippedPayload(self._sc, self._payload)  # before all else: it names what cannot be pickled
+        try:
+            return self._run(shared)
+        finally:
+            shared.destroy()
+
+    def _run(self, shared: Any) -> History:
+        """shared: the payload, as a broadcast is."""
         payload, settings, sc = self._payload, self._settings, self._sc
         used = dry_run.check(payload, self._sample)
         spark_conf.warn_once(self._spark, logger)
@@ -84,7 +92,6 @@ class FitRun:
         preflight_job.preflight(sc, max(replicas, slots))
 
         run = uuid.uuid4().hex[:12]
-        shared: Any = ShippedPayload(sc, payload)
         arrays = None if isinstance(self._data, DataFrame) else sc.broadcast(self._data)
         kinds = kinds_of(self._sample)
         dealt: list[RDD[Any]] = []  # each has a shuffle, whose files Spark would keep until a collection finds them
@@ -108,7 +115,6 @@ class FitRun:
             self._history.events.extend(self._engine.events)
             self._engine.close()
             replica_data_job.forget(dealt)
-            shared.destroy()
             if arrays is not None:
                 arrays.destroy()
         return self._history

@@ -86,26 +86,33 @@ def train(directory: Path, steps: int, steps_per_job: int, form: str) -> dict[st
     }
 
 
-def killed(directory: Path, kills: int, seed: int, options: list[str]) -> dict[str, Any]:
+def killed(directory: Path, steps: int, kills: int, seed: int, options: list[str]) -> dict[str, Any]:
     """The same training in processes that are killed so often, at random moments, and one that is not."""
     rng = random.Random(seed)
     at: list[int] = []
+    step = directory / "step"
+
+    def reached() -> int:
+        return int(step.read_text() or 0) if step.exists() else 0
+
     while True:
-        (directory / "step").unlink(missing_ok=True)
+        step.unlink(missing_ok=True)
         child = subprocess.Popen([sys.executable, "-m", __spec__.name, "--child", str(directory), *options])
         if len(at) == kills:
             assert child.wait() == 0
             return {**json.loads((directory / "result.json").read_text()), "killed_at": at}
-        waits_for_a_step = rng.random() < 0.8  # else it is killed while it starts, or goes back to its checkpoint
-        while child.poll() is None and waits_for_a_step and not (directory / "step").exists():
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0.0, 1.2 if waits_for_a_step else 6.0))
+        if rng.random() < 0.8:  # somewhere further on than before
+            goal = min(max(at, default=0) + rng.randint(1, 2 * steps // (kills + 1)), steps - 20)
+            while child.poll() is None and reached() < goal:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0.0, 0.5))
+        else:  # while it starts, or goes back to its checkpoint
+            time.sleep(rng.uniform(0.0, 10.0))
         child.send_signal(signal.SIGKILL)
         child.wait()
         if (directory / "result.json").exists():
             raise AssertionError(f"the training ended after {len(at)} kills; it must be longer")
-        step = directory / "step"
-        at.append(int(step.read_text() or 0) if step.exists() else 0)
+        at.append(reached())
 
 
 def main() -> None:
@@ -126,9 +133,9 @@ def main() -> None:
         return
     options = ["--steps", str(parsed.steps), "--steps-per-job", str(parsed.steps_per_job), "--form", parsed.form]
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
-        whole = killed(Path(first), 0, 0, options)
+        whole = killed(Path(first), parsed.steps, 0, 0, options)
         began = time.monotonic()
-        cut = killed(Path(second), parsed.kills, parsed.seed, options)
+        cut = killed(Path(second), parsed.steps, parsed.kills, parsed.seed, options)
     at, _ = cut.pop("killed_at"), whole.pop("killed_at")
     print(
         json.dumps(
