@@ -174,7 +174,7 @@ def test_default_cores(num_nodes: int, num_parts: int, executor_cores: int, core
 
 
 def test_default_episodes() -> None:
-    assert [block_schedule.default_episodes(parts) for parts in (1, 2, 16)] == [1, 16, 16]
+    assert [block_schedule.default_episodes(parts) for parts in (1, 2, 7, 8, 16)] == [1, 16, 16, 32, 32]
 
 
 @given(st.integers(0, 300), EPISODES)
