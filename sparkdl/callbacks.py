@@ -126,13 +126,17 @@ class Monitor:
 
     def value(self, moment: Moment) -> float | None:
         """The value measured at this moment, if it was. Raises ConfigError: others were, but never this one."""
-        if self.name in moment.values:
-            return float(moment.values[self.name])
-        if moment.epoch_ended and not self.name.startswith("val_"):
+        if self.name not in moment.values and not (moment.epoch_ended and not self.name.startswith("val_")):
+            return None
+        return self.measured(moment)
+
+    def measured(self, moment: Moment) -> float:
+        """The value, where it must have been measured. Raises ConfigError: it was not."""
+        if self.name not in moment.values:
             raise ConfigError(
                 f"monitor={self.name!r} was not measured; there are {', '.join(map(repr, sorted(moment.values)))}"
             )
-        return None
+        return float(moment.values[self.name])
 
     def improved(self, value: float) -> bool:
         """Whether the value is the best so far; it is remembered then. A NaN never is."""
@@ -176,13 +180,7 @@ class EarlyStopping(Callback):
         return None if self.monitor.name.startswith("val_") else self._look(state)
 
     def _look(self, state: FitState) -> bool:
-        value = self.monitor.value(state.moment)
-        if value is None:
-            raise ConfigError(
-                f"monitor={self.monitor.name!r} was not measured; there are "
-                f"{', '.join(map(repr, sorted(state.moment.values)))}"
-            )
-        if self.monitor.improved(value):
+        if self.monitor.improved(self.monitor.measured(state.moment)):
             self.waited, self.best_step = 0, state.moment.step
             if self.restore_best:
                 self._best = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}

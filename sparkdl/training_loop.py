@@ -18,7 +18,7 @@ from sparkdl import sync, wire
 from sparkdl.errors import ConfigError
 from sparkdl.history import History, StepRecord
 from sparkdl.optim import Hyper, SliceOptimizer, changed, hyper_of
-from sparkdl.payload import Payload, load_buffers, read_buffers
+from sparkdl.payload import Payload, read_buffers
 from sparkdl.replica import Replica
 from sparkdl.replica_items import gradient_items, report_items
 from sparkdl.slices import pieces
@@ -196,24 +196,3 @@ class Twin:
         self.version = settings.step + 1
         values = np.stack([total.records[r] for r in range(plan.num_replicas)])
         return StepReport(settings, values, time.perf_counter() - began)
-
-
-def load_state(payload: Payload, lots: Mapping[int, bytes], model: torch.nn.Module) -> None:
-    """Puts weights and buffers, as lots' bytes (see :meth:`VersionedState.parts`), into a model."""
-    plan = payload.plan
-    flat = torch.zeros(plan.layout.size)
-    for lot in range(len(plan.layout.lots)):
-        start, stop = plan.layout.lot_bounds(lot)
-        flat[start:stop] = torch.frombuffer(bytearray(lots[lot][: (stop - start) * 4]), dtype=torch.float32)
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for t in plan.layout.tensors:
-            parameters[t.name].copy_(flat[t.start : t.start + t.numel].view(t.shape))
-        if plan.has_buffers:
-            data = bytearray(lots[len(plan.layout.lots)])
-            skip = -(-plan.num_buffer_floats * 4 // 64) * 64
-            floats = (
-                torch.frombuffer(data, dtype=torch.float32, count=plan.num_buffer_floats) if skip else torch.empty(0)
-            )
-            raw = torch.frombuffer(data, dtype=torch.uint8, offset=skip) if plan.num_buffer_bytes else torch.empty(0)
-            load_buffers(model, floats, raw)

@@ -19,8 +19,9 @@ from sparkdl.columns import Columns
 from sparkdl.errors import ConfigError
 from sparkdl.history import History, StepRecord
 from sparkdl.payload import Payload, buffer_sizes
+from sparkdl.saved_state import load_model, state_parts
 from sparkdl.step_settings import Plan, StepSettings
-from sparkdl.training_loop import Schedule, StepReport, Twin, load_state, record, train
+from sparkdl.training_loop import Schedule, StepReport, Twin, record, train
 from sparkdl.triggers import MaxEpoch, MaxIteration, SeveralIteration
 from sparkdl.versioned_state import state_plan
 from tests.sparkdl.runs import course
@@ -59,11 +60,6 @@ def twin_of(payload: Payload, data: dict[str, np.ndarray], replicas: int, direct
     counts = tuple(len(part["x"]) for part in parts)
     plan = Plan("twin", payload.seed, payload.batch_size, counts, tuple(slices.cut(layout, 1)))
     return Twin(payload, plan, parts, str(directory)), plan
-
-
-def state_of(twin: Twin) -> dict[int, bytes]:
-    lots = range(twin.payload.plan.num_lots)
-    return {lot: b"".join(bytes(m) for _, _, m in twin.state.parts(lot, twin.version)) for lot in lots}
 
 
 def run(
@@ -286,7 +282,7 @@ def test_one_replica_is_plain_torch_with_buffers(make: Any, tmp_path: Path) -> N
     history = run(twin, plan, 2, make)
     assert history.steps["rows"].tolist() == [8, 8, 8, 6] * 2
     found = network()
-    load_state(payload, state_of(twin), found)
+    load_model(payload.plan, state_parts(twin.state, twin.version), found)
     assert_close(found, trained_by_torch(network(), data, plan, 2, make))
     assert int(found[1].num_batches_tracked) == 8
     twin.state.close()
@@ -303,7 +299,7 @@ def test_replicas_are_plain_torch_on_the_same_rows(replicas: int, tmp_path: Path
     twin, plan = twin_of(payload, data, replicas, tmp_path)
     run(twin, plan, 2, make, steps_per_job=3)
     found = plain()
-    load_state(payload, state_of(twin), found)
+    load_model(payload.plan, state_parts(twin.state, twin.version), found)
     assert_close(found, trained_by_torch(plain(), data, plan, 2, make))
     twin.state.close()
 
@@ -316,7 +312,7 @@ def test_a_schedule_reaches_the_twin(tmp_path: Path) -> None:
     history = run(twin, plan, 1, partial(torch.optim.SGD, lr=0.1), zero)
     assert history.steps["lr"].tolist() == [0.0, 0.0]
     found = network()
-    load_state(payload, state_of(twin), found)
+    load_model(payload.plan, state_parts(twin.state, twin.version), found)
     for a, b in zip(found.parameters(), network().parameters(), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(found[1].running_mean, network()[1].running_mean)
@@ -352,7 +348,7 @@ def test_load_state_brings_back_all_buffers(tmp_path: Path) -> None:
     run(twin, plan, 1, partial(torch.optim.Adam, lr=0.01))
     found = Odd()
     found.frozen.data.fill_(5.0)  # not trained, so not touched
-    load_state(payload, state_of(twin), found)
+    load_model(payload.plan, state_parts(twin.state, twin.version), found)
     assert int(found.count) == 3
     assert found.sums.tolist() == [13.5, 6.75]
     assert found.mask.tolist() == [False, True, False]
@@ -373,7 +369,7 @@ def test_load_state_without_buffers(tmp_path: Path) -> None:
     twin, plan = twin_of(payload, rows(8), 2, tmp_path)
     run(twin, plan, 1)
     found = nn.Linear(6, 3)
-    load_state(payload, state_of(twin), found)
+    load_model(payload.plan, state_parts(twin.state, twin.version), found)
     assert not torch.equal(found.weight, model.weight)
     assert torch.equal(payload_of(found, torch.optim.SGD).initial_weights(), twin.state.weights(twin.version))
     twin.state.close()
