@@ -14,12 +14,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 from functools import partial
@@ -28,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from processes import processes_below, rss
+from processes import Watch, rss
 from torch import nn
 
 HERE = Path(__file__).resolve()
@@ -54,26 +52,16 @@ class Network(nn.Module):
         return found
 
 
-class Watch(threading.Thread):
+class Peaks(Watch):
     """The highest resident memory of each kind of process: all of it, and what is in no file."""
 
     def __init__(self) -> None:
-        super().__init__(daemon=True)
+        super().__init__(seconds=0.2)
         self.peaks: dict[str, int] = {}
 
-    def run(self) -> None:
-        """Goes on until the process ends."""
-        while True:
-            self.see("driver_python", os.getpid())
-            for pid, words in processes_below(os.getpid()).items():
-                if "pyspark.daemon" in words or "pyspark/daemon" in words:
-                    self.see("python_worker", pid)
-                elif "java" in words.split(" ")[0]:
-                    self.see("jvm", pid)
-            time.sleep(0.2)
-
-    def see(self, name: str, pid: int) -> None:
+    def see(self, kind: str, pid: int) -> None:
         """Keep the highest."""
+        name = "jvm" if kind.endswith("JVM") else kind.lower().replace(" ", "_")
         self.peaks[f"{name}_mb"] = max(self.peaks.get(f"{name}_mb", 0), rss(pid) // MB)
         try:
             lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -110,7 +98,7 @@ def child(arguments: argparse.Namespace) -> dict[str, Any]:
     from sparkdl.step_settings import Plan, StepSettings
     from sparkdl.versioned_state import state_plan
 
-    watch, clock = Watch(), Clock()
+    watch, clock = Peaks(), Clock()
     watch.start()
     settings = {
         "spark.driver.memory": arguments.driver_memory,

@@ -15,13 +15,12 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from processes import processes_below, rss
+from processes import Watch, rss
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
@@ -30,28 +29,16 @@ WALK_LENGTH = 40
 DIMENSIONS = 128
 
 
-class Watch(threading.Thread):
+class Peaks(Watch):
     """The highest resident memory of each kind of process."""
 
     def __init__(self) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self.peaks = {"executor_jvm_mb": 0, "python_worker_mb": 0, "driver_jvm_mb": 0, "driver_python_mb": 0}
 
-    def run(self) -> None:
-        """Goes on until the process ends."""
-        while True:
-            self.see("driver_python_mb", os.getpid())
-            for pid, words in processes_below(os.getpid()).items():
-                if "CoarseGrainedExecutorBackend" in words:
-                    self.see("executor_jvm_mb", pid)
-                elif "pyspark.daemon" in words or "pyspark/daemon" in words:
-                    self.see("python_worker_mb", pid)
-                elif "java" in words.split(" ")[0]:
-                    self.see("driver_jvm_mb", pid)
-            time.sleep(0.3)
-
-    def see(self, name: str, pid: int) -> None:
+    def see(self, kind: str, pid: int) -> None:
         """Keep the highest."""
+        name = f"{kind.lower().replace(' ', '_')}_mb"
         self.peaks[name] = max(self.peaks[name], rss(pid) // MB)
 
 
@@ -81,7 +68,7 @@ def run(root: Path, num_nodes: int, options: argparse.Namespace) -> dict[str, An
     settings = {"spark.master": master, "spark.driver.memory": "1g", "spark.local.dir": str(root / "local")}
     settings["spark.executor.memory"] = f"{options.memory}m"
     spark = spark_conf.start_embedded(settings=settings)
-    watch = Watch()
+    watch = Peaks()
     watch.start()
     begun = time.perf_counter()
     corpus_job.prepare(spark, root, options.partitions, 1)

@@ -21,7 +21,6 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -31,7 +30,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from processes import processes_below
+from processes import Watch
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
@@ -40,33 +39,20 @@ WIDTH = 1022  # float32 numbers of a row, beside the id: 4,096 bytes
 LARGE_PRIME = 65521
 
 
-class Watch(threading.Thread):
+class Peaks(Watch):
     """The most memory of each kind of process: {"executor JVM": {"own_mb", "files_mb"}, ...}."""
 
     def __init__(self) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self.peaks: dict[str, dict[str, int]] = {}
 
-    def run(self) -> None:
-        """Goes on until the process ends."""
-        while True:
-            self.see("driver Python", os.getpid())
-            for pid, words in processes_below(os.getpid()).items():
-                if "CoarseGrainedExecutorBackend" in words:
-                    self.see("executor JVM", pid)
-                elif "pyspark.daemon" in words or "pyspark/daemon" in words:
-                    self.see("Python worker", pid)
-                elif "java" in words.split(" ")[0]:
-                    self.see("driver JVM", pid)
-            time.sleep(0.3)
-
-    def see(self, name: str, pid: int) -> None:
+    def see(self, kind: str, pid: int) -> None:
         """Keep the highest."""
         try:
             lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         except (FileNotFoundError, ProcessLookupError):
             return
-        peak = self.peaks.setdefault(name, {"own_mb": 0, "files_mb": 0})
+        peak = self.peaks.setdefault(kind, {"own_mb": 0, "files_mb": 0})
         for key, field in (("own_mb", "RssAnon"), ("files_mb", "RssFile")):
             if field in lines:
                 peak[key] = max(peak[key], int(lines[field].split()[0]) // 1024)
@@ -143,7 +129,7 @@ def run(folder: Path, num_rows: int, options: argparse.Namespace) -> dict[str, A
         "spark.local.dir": str(folder),
     }
     spark = spark_conf.start_embedded(settings=settings | dict(pair.split("=", 1) for pair in options.conf))
-    watch = Watch()
+    watch = Peaks()
     watch.start()
     frame = spark.range(num_rows, numPartitions=max(4, num_rows // 8192)).mapInArrow(
         make_rows, "id long, x array<float>"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 
@@ -43,3 +45,28 @@ def proportional_size(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
+
+
+class Watch(threading.Thread):
+    """Shows `see` this process and all below it, over and over, until the process ends."""
+
+    def __init__(self, seconds: float = 0.3) -> None:
+        super().__init__(daemon=True)
+        self.seconds = seconds
+
+    def run(self) -> None:
+        """Goes on until the process ends."""
+        while True:
+            self.see("driver Python", os.getpid())
+            for pid, words in processes_below(os.getpid()).items():
+                if "CoarseGrainedExecutorBackend" in words:
+                    self.see("executor JVM", pid)
+                elif "pyspark.daemon" in words or "pyspark/daemon" in words:
+                    self.see("Python worker", pid)
+                elif "java" in words.split(" ")[0]:
+                    self.see("driver JVM", pid)
+            time.sleep(self.seconds)
+
+    def see(self, kind: str, pid: int) -> None:
+        """Look at a process; `kind`: "driver Python", "driver JVM", "executor JVM" or "Python worker"."""
+        raise NotImplementedError
