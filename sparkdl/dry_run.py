@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import math
 import random
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, NoReturn
@@ -68,16 +69,23 @@ def check(payload: Payload, sample: Mapping[str, Stored]) -> dict[str, Numbers]:
         return _Try(payload, rows).run()
 
 
+_DRAWING = threading.RLock()  # fits on several threads of one driver share the generators
+
+
 @contextmanager
 def kept_generators() -> Iterator[None]:
-    """The global generators of torch (CPU), numpy and random are afterwards where they were before."""
-    ours, theirs = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(ours)
-        np.random.set_state(theirs)
+    """The global generators of torch (CPU), numpy and random are afterwards where they were before.
+
+    One thread at a time: else a model built on one thread would get weights that another one's dry run drew.
+    """
+    with _DRAWING:
+        ours, theirs = random.getstate(), np.random.get_state()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                yield
+        finally:
+            random.setstate(ours)
+            np.random.set_state(theirs)
 
 
 class _Try:

@@ -17,6 +17,7 @@ from sparkdl import payload as payload_module
 from sparkdl.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from sparkdl.checkpoint_job import Checkpoint
 from sparkdl.columns import Columns
+from sparkdl.dry_run import kept_generators
 from sparkdl.errors import ConfigError
 from sparkdl.fit_run import FitRun, FitSettings
 from sparkdl.history import History
@@ -308,7 +309,7 @@ def _build(model: torch.nn.Module | Callable[[], torch.nn.Module], seed: int) ->
     if isinstance(model, torch.nn.Module):
         found: Any = model
     elif callable(model):
-        with torch.random.fork_rng(devices=[]):
+        with kept_generators():
             torch.manual_seed(seed)
             found = model()
     else:

@@ -30,7 +30,7 @@ def rows(count: int) -> list[tuple[list[float], int]]:
 
 def trainer(**options: Any) -> Trainer:
     made = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
-    return Trainer(mlp(), nn.CrossEntropyLoss(), made, **({"batch_size": 16, "replicas": 2} | options))
+    return Trainer(mlp, nn.CrossEntropyLoss(), made, **({"batch_size": 16, "replicas": 2} | options))
 
 
 @pytest.mark.spark

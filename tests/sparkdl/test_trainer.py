@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,6 +144,24 @@ def test_a_model_function_is_seeded() -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_models_built_on_several_threads_at_once_get_their_own_seeds() -> None:
+    def slowly() -> nn.Module:
+        layers = []
+        for width in range(1, 6):
+            layers.append(nn.Linear(width, width))
+            time.sleep(0.002)  # another thread's turn
+        return nn.Sequential(*layers)
+
+    def weights(seed: int) -> bytes:
+        built = Trainer(slowly, CROSS_ENTROPY, SGD, replicas=1, batch_size=1, seed=seed).model
+        return b"".join(value.numpy().tobytes() for value in built.state_dict().values())
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(weights, range(12)))
+    assert together == [weights(seed) for seed in range(12)]
+
 
 
 # --- data and set-ups: refused by fit, before any step
