@@ -24,7 +24,7 @@ from sparkdl.history import History
 from sparkdl.label_checks import Numbers
 from sparkdl.payload import Payload
 from sparkdl.progress import Progress
-from sparkdl.run_plan import RunPlan, run_plan, task_slots
+from sparkdl.run_plan import RunPlan, remark, run_plan, task_slots
 from sparkdl.shipped_payload import ShippedPayload
 from sparkdl.spark_engine import SparkEngine
 from sparkdl.stored_arrays import Stored, kinds_of
@@ -141,6 +141,8 @@ class FitRun:
             batch_size=plan.batch_size,
         )
         self._heartbeat.progress = progress
+        if text := remark(plan, task_slots(self._spark)):
+            progress.note(text)
         history.settings = {
             "replicas": plan.num_replicas,
             "batch_size": plan.batch_size,

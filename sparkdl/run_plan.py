@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from pyspark.sql import SparkSession
@@ -16,6 +17,8 @@ from sparkdl.step_settings import Plan
 
 SAME_HOST = "spark.sparkdl.sameHost"
 GATHER_BYTES = 18 << 20  # what one task slot may receive in a step beyond the slices form's traffic: 15 ms at 10 Gb/s
+
+FEW_ROWS = 8  # of a replica in a step: below, nearly all of the step is scheduling
 
 
 class RunPlan(NamedTuple):
@@ -62,6 +65,21 @@ def choose_form(wire_bytes: int, replicas: int, slots: int) -> str:
     """
     surplus = wire_bytes * (replicas - 1) * (replicas - 2) / replicas
     return "gather" if surplus * max(1.0, replicas / slots) <= GATHER_BYTES else "fused"
+
+
+def remark(plan: Plan, slots: int) -> str | None:
+    """What a user should know of this plan before the first step; None: nothing."""
+    replicas, rows = plan.num_replicas, plan.batch_size / plan.num_replicas
+    if replicas > 1 and rows < FEW_ROWS:
+        return (
+            f"a step of {plan.batch_size} rows gives each of {replicas} replicas {rows:.3g}: "
+            "a larger batch_size, or fewer replicas, would do more work for the same scheduling"
+        )
+    if replicas > slots:
+        return (
+            f"{replicas} replicas on {slots} task slots: each step takes {math.ceil(replicas / slots)} waves of tasks"
+        )
+    return None
 
 
 def task_slots(spark: SparkSession) -> int:

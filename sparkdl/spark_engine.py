@@ -23,7 +23,7 @@ from sparkdl.checkpoint_files import Checkpoint, check_fits
 from sparkdl.errors import ClusterError, TrainingError
 from sparkdl.payload import Payload
 from sparkdl.replica_data_job import ReplicaRows, read_tokens
-from sparkdl.spark_failures import FAILURES, SIGNS_OF_LOSS, failure_text, first_line, is_cluster_failure
+from sparkdl.spark_failures import FAILURES, SIGNS_OF_LOSS, failure_text, first_line, is_cluster_failure, memory_hint
 from sparkdl.spark_internals import JVM, Blocks, RawRDD, works
 from sparkdl.spark_public import Public
 from sparkdl.state_job import RemoveTask, read_fingerprints
@@ -379,9 +379,10 @@ class SparkEngine:
             if self._rollbacks > MAX_ROLLBACKS:
                 raise ClusterError(
                     f"step {self.version + 1} failed {self._rollbacks} times in a row on executors that were lost or "
-                    f"lost their state; the last failure was: {text}"
+                    f"lost their state; the last failure was: {text}{memory_hint(text)}"
                 )
-            self._note(f"went back from step {self.version} to step {self._snapshot_version}: {first_line(text)}")
+            where = f"from step {self.version} to step {self._snapshot_version}"
+            self._note(f"went back {where}: {first_line(text)}{memory_hint(text)}")
             try:
                 self._await_executors()
                 self._anchor_again()

@@ -22,6 +22,8 @@ SIGNS_OF_LOSS = (
     "Spark closed the task's input",
 )
 
+KILLED_FOR_MEMORY = re.compile(r"exceeding (\w+ )?memory limits|OOMKilled|(code|status):? 137", re.IGNORECASE)
+
 
 def failure_text(error: Exception) -> str:
     """What Spark says of a failed job, without the JVM's stack."""
@@ -45,6 +47,22 @@ def first_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if line.startswith("sparkdl.errors.")]
     return (named or lines or [text])[-1 if named else 0][:300]
+
+
+def memory_hint(text: str) -> str:
+    """What to do where a failure shows, or suggests, that memory ran out; else nothing."""
+    if re.search(r"OutOfMemoryError|Java heap space|GC overhead limit", text):
+        return " An executor's JVM ran out of memory: raise spark.executor.memory."
+    if KILLED_FOR_MEMORY.search(text):
+        cause = "The executor was killed for its memory (exit status 137)"
+    elif "Python worker exited unexpectedly" in text:
+        cause = "A Python worker that ends by itself has mostly been killed because memory ran out"
+    else:
+        return ""
+    return (
+        f" {cause}: Python and torch live outside of the JVM's heap, so raise spark.executor.memoryOverhead, or let "
+        "each task hold less, by a smaller batch_size, accumulate, or fewer task slots on an executor."
+    )
 
 
 @contextmanager

@@ -163,7 +163,6 @@ def test_models_built_on_several_threads_at_once_get_their_own_seeds() -> None:
     assert together == [weights(seed) for seed in range(12)]
 
 
-
 # --- data and set-ups: refused by fit, before any step
 
 
