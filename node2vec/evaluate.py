@@ -11,6 +11,7 @@ section 4.3); link prediction that of node2vec, section 4.4. scikit-learn is nee
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Hashable, Iterable
 from typing import Any
@@ -70,7 +71,8 @@ def node_classification(
             if has.all():
                 margins[:, label] = np.inf
             elif has.any():
-                model = logistic(C=c, max_iter=max_iter).fit(matrix[train], has)
+                with _one_thread():
+                    model = logistic(C=c, max_iter=max_iter).fit(matrix[train], has)
                 margins[:, label] = model.decision_function(matrix[test])
         scores.append(f1_scores(truth[test], most_probable(margins, truth[test].sum(axis=1))))
     macro, micro = np.array(scores).T
@@ -218,7 +220,8 @@ def sample_non_edges(src: npt.ArrayLike, dst: npt.ArrayLike, num_nodes: int, cou
 
 def _learned(known: Matrix, answers: npt.NDArray[np.bool_], features: Matrix) -> npt.NDArray[np.float64]:
     scaler = _sklearn("preprocessing").StandardScaler().fit(known)
-    model = _sklearn("linear_model").LogisticRegression(max_iter=1000).fit(scaler.transform(known), answers)
+    with _one_thread():
+        model = _sklearn("linear_model").LogisticRegression(max_iter=1000).fit(scaler.transform(known), answers)
     scores: npt.NDArray[np.float64] = model.decision_function(scaler.transform(features))
     return scores
 
@@ -298,6 +301,12 @@ def _indicators(labels: Any) -> npt.NDArray[np.bool_]:
     for row, one in enumerate(sets):
         truth[row, [column[label] for label in one]] = True
     return truth
+
+
+def _one_thread() -> contextlib.AbstractContextManager[Any]:
+    """L-BFGS multiplies a small matrix hundreds of times: BLAS's threads would wait for each other most of the time."""
+    limits: contextlib.AbstractContextManager[Any] = _imported("threadpoolctl").threadpool_limits(1)
+    return limits
 
 
 def _sklearn(name: str) -> Any:
