@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sparkdl.callbacks import EarlyStopping as EarlyStopping
     from sparkdl.callbacks import LearningRateMonitor as LearningRateMonitor
     from sparkdl.callbacks import ModelCheckpoint as ModelCheckpoint
+    from sparkdl.exported_model import export as export
     from sparkdl.history import History as History
     from sparkdl.mlflow_log import MLflowLogger as MLflowLogger
     from sparkdl.spark_conf import check as check
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "sparkdl.callbacks": ["Callback", "EarlyStopping", "LearningRateMonitor", "ModelCheckpoint"],
+    "sparkdl.exported_model": ["export"],
     "sparkdl.history": ["History"],
     "sparkdl.mlflow_log": ["MLflowLogger"],
     "sparkdl.spark_conf": ["check"],

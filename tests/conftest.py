@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import os
+
+# Before numpy and torch are loaded. Tensors are small here: threads would mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 

@@ -68,6 +68,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.dry_run",
         "sparkdl.dry_run_sentences",
         "sparkdl.errors",
+        "sparkdl.exported_model",
         "sparkdl.heartbeat",
         "sparkdl.history",
         "sparkdl.inspect_checkpoint",
