@@ -1,9 +1,9 @@
 """Modules, functions and settings as JSON, and back, without pickling: by the names that they are imported under.
 
-A function or a class is "package.module:name". A module is its class and the arguments of its constructor, read back from
-its attributes of the same names; what is built from these must equal the module in all but its weights, or the module
-is refused. Weights are saved apart (`saved_model`). What has no name can be pickled, if whoever saves and whoever loads say
-so (`aside`).
+A function or a class is "package.module:name". A module is its class and the arguments of its constructor, read back
+from its attributes of the same names; what is built from these must equal the module in all but its weights, or the
+module is refused. Weights are saved apart (`saved_model`). What has no name can be pickled, if whoever saves and
+whoever loads say so (`aside`).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def described(value: Any, what: str, aside: Aside | None = None, weights_apart: 
 
     value: None, truth values, numbers, strings, tensors of at most 100,000 numbers; functions and classes that can be
         imported, and functools.partial of them; modules; lists, tuples and dicts of all these.
-    what: the value's name, for the sentence. aside: takes what has no recipe, under a name that the JSON holds; it is to
-        be pickled. weights_apart: the weights of a module are saved and loaded by the caller.
+    what: the value's name, for the sentence. aside: takes what has no recipe, under a name that the JSON holds; it is
+        to be pickled. weights_apart: the weights of a module are saved and loaded by the caller.
 
     Raises ConfigError: it has no recipe, and there is no ``aside``.
     """
@@ -55,9 +55,10 @@ def described(value: Any, what: str, aside: Aside | None = None, weights_apart: 
             aside[what] = value
             return {"pickled": what}
         raise ConfigError(
-            f"{what} cannot be saved: {error}. Define what it consists of in a module that can be imported wherever it "
-            "is loaded, for example model=functools.partial(mypackage.nets.Net, hidden=64); or save with trust=True, "
-            "which pickles it: whoever loads that must say trust=True too"
+            f"{what} cannot be saved: {error}. Define it at the top level of a module that can be imported wherever it "
+            "is loaded, for example model=functools.partial(mypackage.nets.Net, hidden=64); or, where only the "
+            "function that builds it lives elsewhere, pass what it builds; or save with trust=True, which pickles it: "
+            "whoever loads that must say trust=True too"
         ) from None
 
 
@@ -94,8 +95,9 @@ def rebuilt(found: Any, aside: Mapping[str, Any] | None = None) -> Any:
     if kind == "pickled":
         if aside is None:
             raise ConfigError(
-                f"{content} was pickled when it was saved with trust=True. Unpickling runs whatever code it holds: if you "
-                "know where it comes from, load it with trust=True, or a pipeline inside `with sparkdl.ml.trusted():`"
+                f"{content} was pickled when it was saved with trust=True. Unpickling runs whatever code it holds: if "
+                "you know where it comes from, load it with trust=True, or a pipeline inside `with "
+                "sparkdl.ml.trusted():`"
             )
         return aside[content]
     raise ConfigError(f"a saved value of the kind {kind!r} is unknown here: it was written by a newer sparkdl")
@@ -104,8 +106,8 @@ def rebuilt(found: Any, aside: Mapping[str, Any] | None = None) -> Any:
 def module_of(value: Any, seed: int, check: bool = True) -> nn.Module:
     """The module that a rebuilt value stands for: itself, or what a factory builds, seeded.
 
-    check: call nothing but classes of modules, and functions that are annotated as building one; any name can stand in a
-    saved file. Raises ConfigError: it is neither.
+    check: call nothing but classes of modules, and functions that are annotated as building one; any name can stand
+    in a saved file. Raises ConfigError: it is neither.
     """
     if isinstance(value, nn.Module):
         return value
@@ -129,7 +131,7 @@ def described_factory(factory: Callable[[], nn.Module], aside: Aside | None = No
 
 
 def import_name(value: Any) -> str | None:
-    """ "package.module:name" of a function or class, or None where no other process could import it."""
+    """The "package.module:name" of a function or class, or None where no other process could import it."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
     if not isinstance(module, str) or module == "__main__" or not name or "<" in name:
         return None
@@ -147,8 +149,8 @@ def _imported(name: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"what was saved needs {path!r} of the module {module!r}, which cannot be imported here ({error}); install the "
-            "package, or put it on the path, that it was saved with"
+            f"what was saved needs {path!r} of the module {module!r}, which cannot be imported here ({error}); install "
+            "the package, or put it on the path, that it was saved with"
         ) from error
     return found
 

@@ -1,4 +1,4 @@
-"""Estimators: a :class:`sparkdl.Trainer` behind Spark ML's Params, for Pipeline, CrossValidator and TrainValidationSplit."""
+"""Estimators: a :class:`sparkdl.Trainer` behind Spark ML's Params, for Pipeline, CrossValidator and the like."""
 
 from __future__ import annotations
 
@@ -38,28 +38,16 @@ __all__ = ["TorchClassifier", "TorchEstimator", "TorchRegressor"]
 
 # Params that Trainer takes under the same name
 _AS_THEY_ARE = [
-    "scheduler",
-    "metrics",
-    "step_fn",
-    "batch_size",
-    "replicas",
-    "device",
-    "precision",
-    "wire",
-    "clip_norm",
-    "clip_value",
-    "accumulate",
-    "form",
-    "steps_per_job",
-    "seed",
+    *("scheduler", "metrics", "step_fn", "batch_size", "replicas", "device", "precision", "wire", "clip_norm"),
+    *("clip_value", "accumulate", "form", "steps_per_job", "seed"),
 ]
 
 
 class TorchEstimator(Estimator[TorchModel], TrainingParams, Saved):
     """Trains a PyTorch model; ``fit`` returns a :class:`TorchModel` whose column is the model's output.
 
-    Takes the arguments of :class:`sparkdl.Trainer` and of its ``fit``, all of them Params by the same names, but columns,
-    which are Params in Spark's spelling (``features_col`` is ``featuresCol``):
+    Takes the arguments of :class:`sparkdl.Trainer` and of its ``fit``, all of them Params by the same names, but
+    columns, which are Params in Spark's spelling (``features_col`` is ``featuresCol``):
 
     model: an nn.Module, which is copied before it is trained, or a function that builds one.
     loss, metrics, step_fn, scheduler: as for ``Trainer``.
@@ -72,8 +60,8 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams, Saved):
     batch_size, replicas, device, precision, wire, clip_norm, clip_value, accumulate, form, steps_per_job, seed: as for
         ``Trainer``. predict_batch_size: rows that the model predicts at once.
 
-    Fits may run on several threads at once (``CrossValidator(parallelism=3)``): no fit waits for another one's tasks, and
-    where Spark's scheduler is FAIR each has a pool of its own.
+    Fits may run on several threads at once (``CrossValidator(parallelism=3)``): no fit waits for another one's tasks,
+    and where Spark's scheduler is FAIR each has a pool of its own.
 
     Raises ConfigError: an argument that does not exist. TypeError: one of the wrong type. ``fit`` raises as
     ``Trainer.fit`` does.
@@ -135,13 +123,13 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams, Saved):
         made = self._value("optimizer") or torch.optim.Adam
         rate = self._value("learning_rate")
         if rate is None:
-            return made  # type: ignore[no-any-return]
-        with contextlib.suppress(TypeError, ValueError):  # a builtin has no signature to look at
-            known = inspect.signature(made).parameters.values()
-            if not any(p.name == "lr" or p.kind is p.VAR_KEYWORD for p in known):
-                raise ConfigError(
-                    f"learning_rate={rate} is passed to the optimizer as lr, which {made!r} does not take"
-                )
+            return made
+        try:
+            known = list(inspect.signature(made).parameters.values())
+        except (TypeError, ValueError):  # a builtin has none to look at
+            known = []
+        if known and not any(p.name == "lr" or p.kind is p.VAR_KEYWORD for p in known):
+            raise ConfigError(f"learning_rate={rate} is passed to the optimizer as lr, which {made!r} does not take")
         return functools.partial(made, lr=rate)
 
     def _validation(self, dataset: DataFrame) -> str | float | None:
@@ -188,18 +176,18 @@ class TorchRegressor(TorchEstimator):
     def _accept(self, row_shape: tuple[int, ...]) -> None:
         if row_shape not in ((), (1,)):
             raise ConfigError(
-                f"the model gives {row_shape} numbers a row, TorchRegressor tells one; return one from forward(), or use "
-                "TorchEstimator, whose column is the output itself"
+                f"the model gives {row_shape} numbers a row, TorchRegressor tells one; return one from forward(), "
+                "or use TorchEstimator, whose column is the output itself"
             )
 
 
 class TorchClassifier(TorchEstimator, ClassifierParams):
     """Trains a model that tells classes; adds ``prediction_col``, ``probability_col`` and ``raw_prediction_col``.
 
-    Takes what :class:`TorchEstimator` takes, and probability_col, raw_prediction_col (empty: no such column). Labels are
-    0 to num_classes - 1, as StringIndexer gives them.
-    loss: CrossEntropyLoss unless given. The model gives one score a class, or, with BCEWithLogitsLoss (BCELoss), one number
-    a row: the logit (the probability) of class 1.
+    Takes what :class:`TorchEstimator` takes, and probability_col, raw_prediction_col (empty: no such column). Labels
+    are 0 to num_classes - 1, as StringIndexer gives them.
+    loss: CrossEntropyLoss unless given. The model gives one score a class, or, with BCEWithLogitsLoss (BCELoss), one
+    number a row: the logit (the probability) of class 1.
     """
 
     _makes = TorchClassificationModel

@@ -96,8 +96,8 @@ class TorchModel(Model, ModelParams, Saved):
             if (name := self._value(param.name)) and name.lower() in there:
                 python = "".join(f"_{c.lower()}" if c.isupper() else c for c in param.name)
                 raise ConfigError(
-                    f"column {name!r} is there already, and {type(self).__name__} would write it: pass another {python} "
-                    "to its estimator, or drop the column before"
+                    f"column {name!r} is there already, and {type(self).__name__} would write it: pass another "
+                    f"{python} to its estimator, or drop the column before"
                 )
         return self._predicted(dataset)
 
@@ -185,7 +185,7 @@ class _OneNumber(nn.Module):
 
 
 def one_row(columns: Columns, kinds: tuple[Kind, ...]) -> dict[str, Stored] | None:
-    """A row of zeros for each feature column, by which predictions know shapes; None: other columns than in training."""
+    """A row of zeros for each feature column, which tells shapes; None: these are other columns than in training."""
     names = columns.feature_names
     if len(names) != len(kinds):
         return None

@@ -65,7 +65,8 @@ class Saved(MLWritable, MLReadable[Any]):
     def save(self, path: str, trust: bool = False) -> None:
         """Saves the stage. trust: what cannot be described may be pickled; loading it then asks for trust as well.
 
-        Raises ConfigError: there is something already, or a part of the stage can neither be described nor may be pickled.
+        Raises ConfigError: there is something already, or a part of the stage can neither be described nor may be
+        pickled.
         """
         with trusted() if trust else contextlib.nullcontext():
             self.write().save(path)
@@ -193,7 +194,8 @@ class StageReader(MLReader[Any]):
             )
         if metadata["format"] > FORMAT:
             raise ConfigError(
-                f"{path} has format {metadata['format']}, this sparkdl reads format {FORMAT}; use the version that wrote it"
+                f"{path} has format {metadata['format']}, this sparkdl reads format {FORMAT}; use the version that "
+                "wrote it"
             )
         return kind()
 
