@@ -72,7 +72,7 @@ def main() -> None:
             batch_size=256,
         )
         pipeline = Pipeline(stages=[VectorAssembler(inputCols=["x", "y"], outputCol="features"), classifier])
-        model = pipeline.fit(points(spark, first=-2000, count=2000))
+        model = pipeline.fit(points(spark, first=10_000, count=2000))
         model.write().overwrite().save(f"{root}/model")
 
         for first in (0, 300):
