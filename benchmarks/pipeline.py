@@ -1,8 +1,8 @@
 """How long does a Spark ML pipeline with TorchClassifier take, beside one with Spark's MultilayerPerceptronClassifier?
 
 Both are VectorAssembler, StandardScaler and a network of one hidden layer of the same width (ours with ReLU and Adam,
-Spark's with its sigmoid and L-BFGS, all else its defaults), on the same cached rows, on `local[2]`, each in a session of
-its own: Spark's with Java's best compiler, ours as sparkdl starts it. Each is fitted on a ladder of budgets (epochs;
+Spark's with its sigmoid and L-BFGS, all else its defaults), on the same cached rows, on `local[2]`, each in a session
+of its own: Spark's with Java's best compiler, ours as sparkdl starts it. Each is fitted on a ladder of budgets (epochs;
 maxIter), after one small fit that warms the session up (`first_s`: how long that took). A rung's time is the wall clock
 of Pipeline.fit.
 
@@ -10,8 +10,8 @@ of Pipeline.fit.
   generated  200,000 rows for training, 40,000 for the test, 50 columns, 5 classes (scikit-learn's make_classification)
 
 One JSON line a contestant (`rungs`: budget, seconds, test accuracy), then one a data set: `target` is the best accuracy
-that both reach (the lower of the two best ones), `ours_s` and `spark_s` are the times of the first rungs at it or within
-0.2 points, `ratio` is ours / Spark's; `transform_ratio` compares the seconds to predict and score the test rows.
+that both reach (the lower of the two best ones), `ours_s` and `spark_s` are the times of the first rungs at it or
+within 0.2 points, `ratio` is ours / Spark's; `transform_ratio` compares the seconds to predict and score the test rows.
 
     python benchmarks/pipeline.py
     python benchmarks/pipeline.py --quick        less than a minute: digits only, two rungs
