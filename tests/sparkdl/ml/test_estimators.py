@@ -98,7 +98,7 @@ def test_cross_validation_on_three_threads_is_that_on_one(rows: DataFrame) -> No
     ("stage", "sentence"),
     [
         (TorchClassifier(features_col="x"), "no model is given; pass model="),
-        (classifier(optimizer=lambda params: torch.optim.SGD(params)), "goes to the optimizer as lr, which"),
+        (classifier(optimizer=lambda params: torch.optim.SGD(params)), "is passed to the optimizer as lr, which"),
         (classifier(label_col="held"), "label column 'held' is boolean; a class is a number from 0 on: cast it"),
         (classifier(label_col="lebel"), "the data have no column 'lebel'; did you mean 'label'?"),
         (classifier(loss=lambda o, t: o.mean(), model=nn.Unflatten(1, (3, 1))), "nothing to train|no parameter"),
