@@ -63,7 +63,7 @@ class SparseRows:
             if step == 1:
                 starts = self.starts[start : max(start, stop) + 1]
                 return SparseRows(starts - starts[0], self.entries[starts[0] : starts[-1]], self.width)
-            rows = np.arange(start, stop, step)
+            rows = np.arange(len(self))[rows]
         begins, counts = self.starts[rows], self.starts[np.asarray(rows) + 1] - self.starts[rows]
         starts = np.concatenate([[0], np.cumsum(counts)])
         places = np.arange(starts[-1]) + np.repeat(begins - starts[:-1], counts)

@@ -30,6 +30,13 @@ def test_picked_cut_and_joined_as_an_array(dense: np.ndarray, data: st.DataObjec
     np.testing.assert_array_equal(joined.dense(), np.concatenate([dense, dense[cut], dense[picked]]))
 
 
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_step_that_no_row_number_reaches(rows: int) -> None:
+    dense = np.eye(3, dtype=np.float32)[:rows]
+    far = slice(None, None, 1 << 63)
+    np.testing.assert_array_equal(SparseRows.of_dense(dense)[far].dense(), dense[far])
+
+
 @given(arrays)
 def test_as_a_tensor(dense: np.ndarray) -> None:
     tensor = SparseRows.of_dense(dense).tensor()
