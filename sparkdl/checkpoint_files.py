@@ -141,7 +141,7 @@ def describe(
         steps_per_epoch=plan.steps_per_epoch,
         layout=[(t.name, t.shape, t.group) for t in state_plan.layout.tensors],
         buffers=(state_plan.num_buffer_floats, state_plan.num_buffer_bytes),
-        optimizer=cloudpickle.loads(payload.template.blank)[0].__name__,  # made in this process
+        optimizer=" and ".join(kind.__name__ for kind, _ in cloudpickle.loads(payload.template.blank)),  # our own bytes
         optimizer_state=_optimizer_state(state_plan),
         num_lots=state_plan.num_lots,
         before=before,

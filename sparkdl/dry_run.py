@@ -300,12 +300,19 @@ class _Try:
                 "item(), numpy(), argmax() or no_grad(). Compute the loss from the output itself."
             )
         for parameter, gradient in gradients:
-            if gradient is not None and gradient.layout != torch.strided:
+            if gradient is None:
+                continue
+            if parameter in self.payload.template.tables and not gradient.is_sparse:
                 raise ConfigError(
-                    f"parameter {parameter!r} gets a sparse gradient; gradients are summed as one dense vector here. "
-                    "Make its Embedding with sparse=False."
+                    f"parameter {parameter!r} belongs to an Embedding with sparse=True, but gets a dense gradient: "
+                    "the model uses it elsewhere too, as another layer's weight or in a norm. Use sparse=False."
                 )
-            if gradient is not None and bool(gradient.isnan().any()):
+            if parameter not in self.payload.template.tables and gradient.layout != torch.strided:
+                raise ConfigError(
+                    f"parameter {parameter!r} gets a sparse gradient, but is no weight of a torch.nn.Embedding or "
+                    "EmbeddingBag with sparse=True; only those may. Use one of them, or sparse=False."
+                )
+            if bool((gradient.coalesce().values() if gradient.is_sparse else gradient).isnan().any()):
                 raise ConfigError(
                     f"the loss is finite, but the gradient of {parameter!r} is NaN on the first "
                     f"{self.num_rows} rows. Look for sqrt, log, norm or division at 0; add a small constant inside it."

@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import torch
 
-from sparkdl import replica_cache, wire
+from sparkdl import replica_cache, table_rows, wire
 from sparkdl.errors import StateLost
 from sparkdl.replica_cache import RunCache, job_settings
 from sparkdl.replica_items import gradient_items, piece_parts, report_items
 from sparkdl.step_settings import Plan, StepSettings
+from sparkdl.versioned_tables import VersionedTables
 from sparkdl.wire import Source
 
 
@@ -27,10 +28,12 @@ def forward_backward(
     weights: torch.Tensor,
     buffers: tuple[torch.Tensor, torch.Tensor],
     timings: tuple[float, float] | list[float],
+    tables: VersionedTables | None = None,
 ) -> Iterator[tuple[int, wire.Parts]]:
     """A replica's share of a step as (slice, item), see :mod:`sparkdl.replica_items`.
 
-    ``timings``: milliseconds of reading and updating that went before.
+    ``timings``: milliseconds of reading and updating that went before. ``tables``: where embedding tables lie, if there
+    are any.
     """
     payload = cache.payload
     began = time.perf_counter()
@@ -39,7 +42,7 @@ def forward_backward(
     arrays = files.take(rows)
     if files.large and settings.index + 1 < plan.steps_per_epoch:
         files.expect(plan.rows(replace(settings, index=settings.index + 1), replica))
-    cache.replica.bind(weights)
+    cache.replica.bind(weights, tables, settings.step)
     sums = cache.replica.forward_backward(arrays, plan.rows_in_step(settings.index), settings.step, replica, buffers)
     names = payload.record_names
     sums.record[names.index("read_ms")], sums.record[names.index("update_ms")] = timings
@@ -50,11 +53,12 @@ def forward_backward(
     if plan.same_host and sums.num_rows:
         path = os.path.join(cache.directory, f"gradient-{generation}-{replica}")
         layout = payload.plan.layout
-        parts = piece_parts(layout, sums.gradients, 0, layout.size, payload.wire == "bf16")
+        parts = piece_parts(layout, sums.gradients, 0, layout.dense_size, payload.wire == "bf16")
         cache.shared_gradient(path, create=True).write(settings.step, parts)
         yield 0, [wire.header(wire.SHARED, settings.step, replica, 0, len(path.encode())), path.encode()]
     else:
         yield from gradient_items(payload, cache.pieces(plan), settings.step, replica, sums)
+    yield from table_rows.gradient_items(payload, len(plan.slices), settings.step, replica, sums)
     cache.write_ms = (time.perf_counter() - began) * 1e3
 
 
@@ -73,18 +77,25 @@ class ForwardBackwardTask:
         settings = job.steps[self.position]
         cache = replica_cache.get(self.plan.run)
         began = time.perf_counter()
-        read_weights(cache, self.plan, settings.step, source)
+        tables = cache.tables(job.generation) if cache.payload.plan.layout.table_lots else None
+        read_weights(cache, self.plan, settings.step, source, tables)
         timings = ((time.perf_counter() - began) * 1e3, 0.0)
         items = forward_backward(
-            cache, self.plan, job.generation, settings, replica, cache.weights, cache.buffers, timings
+            cache, self.plan, job.generation, settings, replica, cache.weights, cache.buffers, timings, tables
         )
         for number, parts in items:
             yield [struct.pack(">q", number)]
             yield parts
 
 
-def read_weights(cache: RunCache, plan: Plan, version: int, source: Source) -> None:
-    """Fills the worker's copy of the flat vector (and the buffers); it is whole and of one version, or StateLost."""
+def read_weights(
+    cache: RunCache, plan: Plan, version: int, source: Source, tables: VersionedTables | None = None
+) -> None:
+    """Fills the worker's copy of the flat vector (and the buffers); it is whole and of one version, or StateLost.
+
+    tables: the executor's copy of the tables, which is brought to this version.
+    """
+    layout = cache.payload.plan.layout
     elements = 0
     for head in source:
         if head.version != version:
@@ -92,6 +103,11 @@ def read_weights(cache: RunCache, plan: Plan, version: int, source: Source) -> N
         if head.kind == wire.WEIGHTS:
             source.readinto(wire.view(cache.weights[head.start : head.start + head.size]))
             elements += head.size
+        elif head.kind == wire.ROWS and tables is not None:
+            rows, values = table_rows.read_item(source, head, layout.table_segment(head.start).shape[1])
+            tables.put_rows(head.start, version, rows, values)
+        elif head.kind == wire.STATE and tables is not None:
+            tables.restore(head.replica, version, head.start, head.size, source.readinto)
         elif head.kind == wire.BUFFERS:
             data = wire.read(source, head)
             floats, raw = cache.buffers
@@ -101,3 +117,5 @@ def read_weights(cache: RunCache, plan: Plan, version: int, source: Source) -> N
     wanted = sum(p.stop - p.start for p in cache.pieces(plan))
     if elements != wanted:
         raise StateLost(f"weights of step {version} are incomplete: {elements} of {wanted} elements arrived")
+    if tables is not None:
+        tables.require(version, layout.table_lots)

@@ -53,9 +53,10 @@ class GatherTask:
             elif job.mode == "step":
                 state, settings = cache.state(job.generation), job.steps[self.position]
                 state.require(settings.step, lots)
+                tables = state if cache.payload.plan.layout.table_lots else None
                 weights, buffers = state.weights(settings.step), state.buffers(settings.step)
                 for _, parts in forward_backward(
-                    cache, plan, job.generation, settings, replica, weights, buffers, timings
+                    cache, plan, job.generation, settings, replica, weights, buffers, timings, tables
                 ):
                     yield parts
 
@@ -75,7 +76,7 @@ def _bring_forward(
     if previous is not None and state.has(previous.step + 1, range(payload.plan.num_lots)):
         source.drain()  # other tasks of this executor have done it all
         return previous.step + 1
-    total = cache.sum(0, layout.size, plan.num_replicas)
+    total = cache.sum(0, layout.dense_size, plan.num_replicas, layout.table_lots)
     began = time.perf_counter()
     contributors = plan.contributors(previous.index) if previous else ()
     started = total.read(source, previous.step if previous else -1, contributors)
@@ -92,8 +93,8 @@ def _bring_forward(
     finished = False
 
     def gradient(start: int, stop: int) -> torch.Tensor:
-        found = total.total[start:stop]
-        if finished:
+        found = total.gradient(payload, start, stop)
+        if finished or found.is_sparse:
             return found
         return sync.finish(payload, sum_range(shared, start, stop, found) if shared else found, scale)
 

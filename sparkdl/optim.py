@@ -10,7 +10,8 @@ from __future__ import annotations
 import inspect
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -18,6 +19,7 @@ import torch
 from torch.optim import Optimizer
 
 from sparkdl.errors import ConfigError
+from sparkdl.sparse_optim import BOTH, Named, by_kind, sparse_tables, try_table
 
 # Element i of the update depends on element i of weights, gradient and state alone; cutting at any place leaves the
 # bits of these unchanged on the CPU (tests/sparkdl/test_optim.py tries each).
@@ -36,31 +38,81 @@ ELEMENTWISE = (
 )
 
 MakeOptimizer = Callable[[Any], Optimizer]
+OptimizerArgument = MakeOptimizer | Optimizer | Mapping[str, MakeOptimizer]
 Hyper = list[dict[str, Any]]
 
 
 class Template(NamedTuple):
-    """An optimizer without parameters, as bytes, and what must be known of it."""
+    """An optimizer (or two) without parameters, as bytes, and what must be known of it."""
 
-    blank: bytes  # the optimizer object, cloudpickled, its groups empty
+    blank: bytes  # the optimizer objects, cloudpickled, their groups empty
     group_of: dict[str, int]  # parameter name -> group number; parameters in no group are not trained
-    elementwise: bool
+    elementwise: bool  # for what is no table
     hyper: Hyper  # numbers of every group at the start: lr, momentum, betas, …
+    tables: frozenset[str] = frozenset()  # parameters whose gradients are sparse
 
 
-def template(make_optimizer: MakeOptimizer | Optimizer, model: torch.nn.Module) -> tuple[Template, Optimizer]:
+class Together(Optimizer):
+    """The stand-in for two optimizers: the groups of both, for schedulers to drive."""
+
+    def __init__(self, optimizers: Sequence[Optimizer]):
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        super().__init__([{k: v for k, v in group.items() if k != "param_names"} for group in groups], {})
+        self.defaults = optimizers[0].defaults
+
+
+def template(make_optimizer: OptimizerArgument, model: torch.nn.Module) -> tuple[Template, Optimizer]:
     """Builds the user's optimizer once on ``model`` and reads off what the slices need.
 
     ``make_optimizer`` is called with ``list(model.parameters())``; if its first argument is called
     ``named_parameters`` it gets ``list(model.named_parameters())``. An optimizer already built on this model's
-    parameters is taken as it is. Returns the template and the built optimizer (the stand-in that schedulers drive).
+    parameters is taken as it is. A mapping ``{"dense": f, "sparse": g}`` holds one function for the tables (see
+    :mod:`sparkdl.sparse_optim`) and one for all else. Returns the template and the built optimizer, or their
+    :class:`Together` (the stand-in that schedulers drive).
 
     Raises ConfigError: not an optimizer, no parameters of this model, needs a closure (LBFGS), sparse-only.
     """
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not trainable:
         raise ConfigError("the model has no parameter with requires_grad=True, so there is nothing to train")
-    optimizer = make_optimizer if isinstance(make_optimizer, Optimizer) else _build(make_optimizer, trainable)
+    tables = sparse_tables(model) & {name for name, _ in trainable}
+    if isinstance(make_optimizer, Mapping):
+        parts = by_kind(make_optimizer, trainable, tables)
+        optimizers = [_checked(make, _build(make, members)) for make, members in parts]
+    else:
+        made = make_optimizer if isinstance(make_optimizer, Optimizer) else _build(make_optimizer, trainable)
+        optimizers = [_checked(make_optimizer, made)]
+    names = {id(p): name for name, p in trainable}
+    group_of: dict[str, int] = {}
+    number = 0
+    for optimizer in optimizers:
+        kind = type(optimizer).__name__
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                if id(p) not in names:
+                    raise ConfigError(
+                        f"parameter group {number} of {kind} holds a tensor of shape {tuple(p.shape)} that is not "
+                        "a trainable parameter of the model; build the optimizer from the parameters that it is given"
+                    )
+                if isinstance(optimizer, torch.optim.SparseAdam) and names[id(p)] not in tables:
+                    raise ConfigError(
+                        f"SparseAdam takes sparse gradients only, but that of {names[id(p)]!r} is dense; pass "
+                        f"optimizer={BOTH}, of which the second takes the weights of Embeddings with sparse=True"
+                    )
+                group_of[names[id(p)]] = number
+            number += 1
+    dense = [o for o in optimizers if any(names[id(p)] not in tables for g in o.param_groups for p in g["params"])]
+    # fused kernels round their vector tail otherwise
+    elementwise = all(
+        getattr(type(o), "elementwise", type(o) in ELEMENTWISE) and not any(g.get("fused") for g in o.param_groups)
+        for o in dense
+    )
+    stand_in = optimizers[0] if len(optimizers) == 1 else Together(optimizers)
+    blanks = cloudpickle.dumps([_blank(optimizer) for optimizer in optimizers])
+    return Template(blanks, group_of, elementwise, hyper_of(stand_in), tables & set(group_of)), stand_in
+
+
+def _checked(make_optimizer: Any, optimizer: Any) -> Optimizer:
     if not isinstance(optimizer, Optimizer):
         raise ConfigError(
             f"optimizer={make_optimizer!r} returned {type(optimizer).__name__}, not a torch.optim.Optimizer; "
@@ -75,30 +127,17 @@ def template(make_optimizer: MakeOptimizer | Optimizer, model: torch.nn.Module) 
             f"{kind.__name__} evaluates the loss several times over the whole parameter vector in one step (its step() "
             "needs a closure), which slices cannot do; use a first-order optimizer such as Adam, AdamW, SGD or Muon"
         )
-    if isinstance(optimizer, torch.optim.SparseAdam):
-        raise ConfigError("SparseAdam takes sparse gradients only, gradients here are dense; use torch.optim.Adam")
-    names = {id(p): name for name, p in trainable}
-    group_of: dict[str, int] = {}
-    for number, group in enumerate(optimizer.param_groups):
-        for p in group["params"]:
-            if id(p) not in names:
-                raise ConfigError(
-                    f"parameter group {number} of {kind.__name__} holds a tensor of shape {tuple(p.shape)} that is not "
-                    "a trainable parameter of the model; build the optimizer from the parameters that it is given"
-                )
-            group_of[names[id(p)]] = number
-    elementwise = getattr(kind, "elementwise", kind in ELEMENTWISE) and not any(
-        g.get("fused")
-        for g in optimizer.param_groups  # fused kernels round their vector tail otherwise
-    )
+    return optimizer
+
+
+def _blank(optimizer: Optimizer) -> tuple[type[Optimizer], dict[str, Any]]:
     # torch pickles an optimizer's groups and state alone; its own attributes belong to it as well, hooks do not
     blank = {k: v for k, v in vars(optimizer).items() if not k.startswith("_optimizer_")}
     groups = [{k: v for k, v in g.items() if k != "param_names"} | {"params": []} for g in optimizer.param_groups]
-    blank |= {"param_groups": groups, "state": defaultdict(dict)}
-    return Template(cloudpickle.dumps((kind, blank)), group_of, bool(elementwise), hyper_of(optimizer)), optimizer
+    return type(optimizer), blank | {"param_groups": groups, "state": defaultdict(dict)}
 
 
-def _build(make_optimizer: MakeOptimizer, trainable: list[tuple[str, torch.nn.Parameter]]) -> Optimizer:
+def _build(make_optimizer: MakeOptimizer, trainable: Named) -> Optimizer:
     try:
         first = next(iter(inspect.signature(make_optimizer).parameters), "")
     except (TypeError, ValueError):
@@ -155,10 +194,12 @@ class SliceOptimizer:
     """The user's optimizer, applied to segments. Holds no state of its own between two calls of :meth:`update`."""
 
     def __init__(self, blank: bytes):
-        kind, attributes = cloudpickle.loads(blank)
-        self._optimizer: Optimizer = kind.__new__(kind)
-        self._optimizer.__setstate__(attributes)
-        self._start = [dict(g) for g in self._optimizer.param_groups]
+        self._optimizers: list[Optimizer] = []
+        for kind, attributes in cloudpickle.loads(blank):
+            self._optimizers.append(kind.__new__(kind))
+            self._optimizers[-1].__setstate__(attributes)
+        self._groups = [(optimizer, g) for optimizer in self._optimizers for g in optimizer.param_groups]
+        self._start = [dict(g) for _, g in self._groups]
         self._tried = False
         self.changed_by_step: list[str] = []  # by the first step: what a group's numbers should never be
 
@@ -175,39 +216,46 @@ class SliceOptimizer:
         ``hyper`` holds, for each group, what differs from the template. Returns the new states (their tensors may or
         may not be those that came in).
         """
-        optimizer = self._optimizer
         leaves = []
-        optimizer.state = defaultdict(dict)
-        for group, start, now in zip(optimizer.param_groups, self._start, hyper, strict=True):
+        self._clear()
+        for (_, group), start, now in zip(self._groups, self._start, hyper, strict=True):
             group.update({k: v for k, v in start.items() if k != "params"})
             for key, value in now.items():
                 group[key] = tuple(value) if isinstance(start[key], tuple) else _like(start[key], value)
-            group["params"] = []
         for param, grad, number, state in zip(params, grads, groups, states, strict=True):
             leaf = param.detach()  # same memory; the optimizer wants a leaf that carries .grad
             leaf.requires_grad_(True)
             leaf.grad = grad
             leaves.append(leaf)
-            optimizer.param_groups[number]["params"].append(leaf)
+            optimizer, group = self._groups[number]
+            group["params"].append(leaf)
             if state:
                 optimizer.state[leaf] = state
-        before = None if self._tried else hyper_of(optimizer)
-        optimizer.step()
+        used = [o for o in self._optimizers if any(g["params"] for g in o.param_groups)]
+        before = None if self._tried else [hyper_of(o) for o in used]
+        # torch's sparse optimizers leave it open, of which newer torch warns
+        unchecked = torch.sparse.check_sparse_tensor_invariants(enable=False)
+        with unchecked if any(g.is_sparse for g in grads) else nullcontext():
+            for optimizer in used:
+                optimizer.step()
         if before is not None:
-            self._tried = True
-            self.changed_by_step = sorted(
-                {
-                    key
-                    for old, new in zip(before, hyper_of(optimizer), strict=True)
-                    for key in old | new
-                    if old.get(key) != new.get(key)
-                }
-            )
-        new = [optimizer.state.get(leaf, {}) for leaf in leaves]
-        optimizer.state = defaultdict(dict)
-        for group in optimizer.param_groups:
+            self._tried = len(used) == len(self._optimizers)
+            found = {
+                key
+                for optimizer, befores in zip(used, before, strict=True)
+                for old, new in zip(befores, hyper_of(optimizer), strict=True)
+                for key in old | new
+                if old.get(key) != new.get(key)
+            }
+            self.changed_by_step = sorted(found | set(self.changed_by_step))
+        states_now = [self._groups[n][0].state.get(leaf, {}) for n, leaf in zip(groups, leaves, strict=True)]
+        self._clear()
+        return states_now
+
+    def _clear(self) -> None:
+        for optimizer, group in self._groups:
+            optimizer.state = defaultdict(dict)
             group["params"] = []
-        return new
 
 
 def _like(start: Any, value: Any) -> Any:
@@ -215,15 +263,26 @@ def _like(start: Any, value: Any) -> Any:
 
 
 def state_entries(
-    optimizer: SliceOptimizer, shape: tuple[int, ...], group: int, offset: int, groups: int
+    optimizer: SliceOptimizer, shape: tuple[int, ...], group: int, offset: int, groups: int, table: bool = False
 ) -> tuple[list[Entry], int]:
     """What state the optimizer keeps for a segment of this shape, laid out from byte ``offset`` on.
 
-    Found by one step on zeros. Returns the entries and the first free byte (a multiple of 64).
-    Raises ConfigError: the state holds something that is neither a tensor nor a number, or a step changes a group.
+    Found by one step on zeros; for rows of a ``table``, by :func:`try_table`. Returns the entries and the first free
+    byte (a multiple of 64).
+    Raises ConfigError: the state holds something that is neither a tensor nor a number, or a step changes a group; or
+    the optimizer cannot update the touched rows of a table alone.
     """
-    zeros = torch.zeros(shape)
-    (state,) = optimizer.update([zeros], [torch.zeros(shape)], [group], [{}], [{} for _ in range(groups)])
+    if table:
+
+        def update(weights: torch.Tensor, gradient: torch.Tensor, state: dict[str, Any]) -> dict[str, Any]:
+            return optimizer.update([weights], [gradient], [group], [state], [{} for _ in range(groups)])[0]
+
+        state, few = try_table(update, shape[1])
+    else:
+        few = -1
+        (state,) = optimizer.update(
+            [torch.zeros(shape)], [torch.zeros(shape)], [group], [{}], [{} for _ in range(groups)]
+        )
     if kept := optimizer.changed_by_step:
         raise ConfigError(
             f"the optimizer keeps {', '.join(map(repr, kept))} in its parameter groups, where a step changes it; here "
@@ -233,7 +292,9 @@ def state_entries(
     entries = []
     for name, value in state.items():
         if isinstance(value, torch.Tensor):
-            entries.append(Entry(name, "tensor", tuple(value.shape), value.dtype, offset))
+            found = tuple(value.shape)
+            of_rows = table and found[:1] == (few,)
+            entries.append(Entry(name, "tensor", (shape[0], *found[1:]) if of_rows else found, value.dtype, offset))
         elif value is None or isinstance(value, bool | int | float):
             kind = "none" if value is None else type(value).__name__
             entries.append(Entry(name, kind, (), torch.float64, offset))

@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
-import torch
 
-from sparkdl import replica_cache, state_job, sync, wire
+from sparkdl import replica_cache, state_job, sync, table_rows, wire
 from sparkdl.errors import StateLost
 from sparkdl.replica_cache import RunCache, job_settings
-from sparkdl.slices import slice_bounds
+from sparkdl.slices import lots_of, slice_bounds
 from sparkdl.step_settings import JobSettings, Plan, StepSettings
-from sparkdl.versioned_state import VersionedState
+from sparkdl.versioned_tables import VersionedTables
 from sparkdl.wire import Source
 
 
@@ -46,7 +46,7 @@ class SyncTask:
             yield from weights(cache, plan, state, job.steps[0].step + 1, number)
         elif job.mode == "restore":
             state_job.restore(cache, job, lots, source)
-            yield from weights(cache, plan, state, job.version, number)
+            yield from weights(cache, plan, state, job.version, number, whole=True)
         else:
             source.drain()
             if job.mode == "digest":
@@ -55,9 +55,17 @@ class SyncTask:
                 yield from state_job.read_records(cache, plan, job)
 
 
-def weights(cache: RunCache, plan: Plan, state: VersionedState, version: int, number: int) -> Iterator[wire.Parts]:
-    """A slice's weights (and from slice 0 the buffers) as items."""
+def weights(
+    cache: RunCache, plan: Plan, state: VersionedTables, version: int, number: int, whole: bool = False
+) -> Iterator[wire.Parts]:
+    """A slice's weights (and from slice 0 the buffers) as items; of tables the rows that changed, or the ``whole``."""
     state.require(version, state_job.owned_lots(cache.payload.plan, plan, number))
+    for lot in _tables(cache, plan, number):
+        if not whole:
+            yield table_rows.item(wire.ROWS, version, number, lot, *state.table_rows(lot, version))
+            continue
+        for offset, _, memory in state.parts(lot, version, weights_only=True):
+            yield [wire.header(wire.STATE, version, lot, offset, len(memory)), memory]
     flat = state.weights(version)
     for piece in cache.pieces(plan):
         if piece.slice == number:
@@ -70,10 +78,15 @@ def weights(cache: RunCache, plan: Plan, state: VersionedState, version: int, nu
 
 def _read(cache: RunCache, plan: Plan, settings: StepSettings, number: int, source: Source) -> sync.GradientSum:
     start, stop = slice_bounds(cache.payload.plan.layout, plan.slices[number])
-    total = cache.sum(start, stop, plan.num_replicas)
+    total = cache.sum(start, stop, plan.num_replicas, _tables(cache, plan, number))
     total.read(source, settings.step, plan.contributors(settings.index))
     sync.finish(cache.payload, total.total, total.scale())
     return total
+
+
+def _tables(cache: RunCache, plan: Plan, number: int) -> list[int]:
+    layout = cache.payload.plan.layout
+    return [lot for lot in lots_of(layout, plan.slices, number) if lot >= layout.dense_lots]
 
 
 def _keep_shared(
@@ -87,17 +100,16 @@ def _keep_shared(
 
 
 def _update(
-    cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, number: int, total: torch.Tensor
+    cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, number: int, total: sync.GradientSum
 ) -> None:
     """Brings the slice's lots forward with its finished sum; ``job.clip`` is 1.0 without ``clip_norm``."""
-    first, _ = slice_bounds(cache.payload.plan.layout, plan.slices[number])
     sync.update_lots(
         cache.payload,
         cache.state(job.generation),
         cache.optimizer,
-        range(*plan.slices[number]),
+        lots_of(cache.payload.plan.layout, plan.slices, number),
         settings.step,
-        lambda start, stop: total[start - first : stop - first],
+        partial(total.gradient, cache.payload),
         job.clip,
         settings.hyper,
     )
@@ -108,7 +120,7 @@ def _read_and_update(
 ) -> None:
     began = time.perf_counter()
     total = _read(cache, plan, settings, number, source)
-    _update(cache, plan, job, settings, number, total.total)
+    _update(cache, plan, job, settings, number, total)
     # the replicas could not know how long the sync would take: slice 0 speaks for all
     place = cache.payload.record_names.index("update_ms")
     total.records = {r: record.copy() for r, record in total.records.items()}
@@ -125,26 +137,33 @@ def _sum(
     with open(aside := f"{_sum_path(cache, job, number)}-{os.getpid()}", "wb") as file:
         file.write(wire.header(wire.SUM, settings.step, number, total.start, len(total.total)))
         file.write(wire.view(total.total))
+        for lot in _tables(cache, plan, number):
+            found = total.gradient(cache.payload, *cache.payload.plan.layout.lot_bounds(lot))
+            rows, values = table_rows.rows_of(found), found._values()
+            file.writelines(table_rows.item(wire.ROWS, settings.step, number, lot, rows, values))
     os.rename(aside, _sum_path(cache, job, number))
     _keep_shared(cache, plan, job, settings, number, total)
-
-    def gradient(start: int, stop: int) -> torch.Tensor:
-        return total.total[start - total.start : stop - total.start]
-
-    norms = np.array(sync.square_norm(cache.payload, range(*plan.slices[number]), gradient))
+    lots = lots_of(cache.payload.plan.layout, plan.slices, number)
+    norms = np.array(sync.square_norm(cache.payload, lots, partial(total.gradient, cache.payload)))
     yield [wire.header(wire.RECORD, settings.step, number, 0, len(norms)), wire.bytes_of(norms)]
 
 
 def _update_from_file(cache: RunCache, plan: Plan, job: JobSettings, settings: StepSettings, number: int) -> None:
+    start, stop = slice_bounds(cache.payload.plan.layout, plan.slices[number])
+    total = cache.sum(start, stop, plan.num_replicas, _tables(cache, plan, number))
+    source = wire.FileSource(_sum_path(cache, job, number))
     try:
-        with open(_sum_path(cache, job, number), "rb") as file:
-            head = wire.unpack(file.read(wire.HEADER_BYTES))
-            total = torch.empty(head.size)
-            file.readinto(wire.view(total))
+        for head in source:
+            if head.version != settings.step:
+                raise StateLost(
+                    f"this executor holds the sum of step {head.version}, that of step {settings.step} is needed"
+                )
+            if head.kind == wire.SUM:
+                source.readinto(wire.view(total.total))
+            elif total.tables is not None:
+                total.tables.keep(source, head)
     except FileNotFoundError:
         raise StateLost(f"this executor has no summed gradient of slice {number}") from None
-    if head.version != settings.step:
-        raise StateLost(f"this executor holds the sum of step {head.version}, that of step {settings.step} is needed")
     _update(cache, plan, job, settings, number, total)
 
 
@@ -165,7 +184,8 @@ class PinTask:
             yield [b"\0"]
 
 
-def items_per_step(plan: Plan, num_pieces: dict[int, int], has_buffers: bool) -> tuple[int, ...]:
+def items_per_step(plan: Plan, num_pieces: dict[int, int], has_buffers: bool, table_lots: int = 0) -> tuple[int, ...]:
     """How many items each slice gets in a step; see :func:`sparkdl.forward_backward_job.forward_backward`."""
-    counts = (1 + num_pieces[n] + (n == 0 and has_buffers) for n in range(len(plan.slices)))
+    num = len(plan.slices)
+    counts = (1 + num_pieces[n] + (n == 0 and has_buffers) + len(range(n, table_lots, num)) for n in range(num))
     return tuple(count * plan.num_replicas for count in counts)

@@ -20,6 +20,7 @@ import torch
 
 from sparkdl.payload import Payload, load_buffers, read_buffers
 from sparkdl.stored_arrays import Stored
+from sparkdl.versioned_tables import VersionedTables
 
 CLASS_LOSSES = (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)
 
@@ -69,6 +70,11 @@ def step_seed(seed: int, step: int, replica: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def _on_cpu(gradient: torch.Tensor) -> torch.Tensor:
+    found = gradient.to("cpu")
+    return found.coalesce() if found.is_sparse else found.contiguous()
+
+
 def _is_plain(parameter: torch.nn.Parameter) -> bool:
     return type(parameter) is torch.nn.Parameter and not vars(parameter)
 
@@ -97,33 +103,60 @@ class Replica:
         self._loss = copy.deepcopy(payload.loss)
         if isinstance(self._loss, torch.nn.Module):
             self._loss = self._loss.to(self.device)
-        self._views: dict[int, list[torch.Tensor]] = {}
+        self._in_place = self.device.type == "cpu"
+        self._views: dict[tuple[int, int], list[torch.Tensor]] = {}
+        self._tables: tuple[torch.Tensor, VersionedTables, int] | None = None  # on a GPU: whose, and of which version
 
     @staticmethod
     def _trained(payload: Payload) -> list[torch.nn.Parameter]:
         return [payload.model.get_parameter(t.name) for t in payload.plan.layout.tensors]
 
-    def bind(self, flat: torch.Tensor) -> None:
-        """Makes the parameters views of ``flat`` (fp32 [size]); on a GPU, copies of it."""
-        if self.device.type == "cpu":
-            views = self._views.get(flat.data_ptr())
+    def bind(self, flat: torch.Tensor, tables: VersionedTables | None = None, version: int = 0) -> None:
+        """Makes the parameters views of ``flat`` (fp32 [size]); on a GPU, copies of it.
+
+        tables: where embedding tables lie in ``version``, if there are any; ``flat`` may end before them then. On a GPU
+        they stay, and only the rows that changed since the version before go there.
+        """
+        if self._in_place:
+            of_tables = flat if tables is None else tables.weights(version)
+            key = (flat.data_ptr(), of_tables.data_ptr())
+            views = self._views.get(key)
             if views is None:
-                views = self._cut(flat)
-                self._views[flat.data_ptr()] = views
-            for parameter, view in zip(self._parameters, views, strict=True):
-                parameter.data = view
+                views = self._views[key] = self._cut(flat, of_tables)
+        elif tables is None:
+            on_device = flat.to(self.device, non_blocking=True)
+            views = self._cut(on_device, on_device)
         else:
-            for parameter, view in zip(
-                self._parameters, self._cut(flat.to(self.device, non_blocking=True)), strict=True
-            ):
-                parameter.data = view
+            border = self.payload.plan.layout.dense_size
+            views = self._cut(flat[:border].to(self.device, non_blocking=True), self._on_device(tables, version))
+        for parameter, view in zip(self._parameters, views, strict=True):
+            parameter.data = view
+
+    def _on_device(self, tables: VersionedTables, version: int) -> torch.Tensor:
+        """The flat vector on the device; of it, only the tables count."""
+        layout, weights = self.payload.plan.layout, tables.weights(version)
+        kept, of, at = self._tables or (weights.to(self.device, copy=True), tables, version)
+        if of is not tables or at not in (version, version - 1):
+            kept[layout.dense_size :].copy_(weights[layout.dense_size :])
+        elif at == version - 1:
+            for lot in layout.table_lots:
+                start, stop, _, shape = layout.table_segment(lot)
+                rows, values = tables.table_rows(lot, version)
+                kept[start:stop].view(shape).index_copy_(0, rows.to(self.device), values.to(self.device))
+        self._tables = kept, tables, version
+        return kept
 
     def forget_views(self) -> None:
         """Lets go of every flat vector seen so far."""
         self._views.clear()
+        self._tables = None
 
-    def _cut(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        return [flat[t.start : t.start + t.numel].view(t.shape) for t in self.payload.plan.layout.tensors]
+    def _cut(self, flat: torch.Tensor, tables: torch.Tensor) -> list[torch.Tensor]:
+        layout = self.payload.plan.layout
+        return [
+            (flat if t.start < layout.dense_size else tables)[t.start : t.start + t.numel].view(t.shape)
+            for t in layout.tensors
+        ]
 
     def forward_backward(
         self,
@@ -160,7 +193,7 @@ class Replica:
             self._backward(Batch(payload, part, self.device), rows_in_step, record)
             for norm in resting:
                 norm.train()
-        gradients = [None if p.grad is None else p.grad.detach().to("cpu").contiguous() for p in self._parameters]
+        gradients = [None if p.grad is None else _on_cpu(p.grad.detach()) for p in self._parameters]
         floats, raw = read_buffers(self.model)
         record[payload.record_names.index("compute_ms")] = (time.perf_counter() - began) * 1e3
         return Sums(num_rows, gradients, record, floats, raw)

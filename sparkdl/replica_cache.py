@@ -10,6 +10,7 @@ import mmap
 import os
 import pickle
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from sparkdl.shared_gradient import SharedGradient
 from sparkdl.slices import Piece, pieces
 from sparkdl.step_settings import PROPERTY, JobSettings, Plan
 from sparkdl.sync import GradientSum
-from sparkdl.versioned_state import VersionedState
+from sparkdl.table_rows import TableSums
+from sparkdl.versioned_tables import VersionedTables, weights_plan
 
 RECORDED_STEPS = 1024  # how many steps of records an executor remembers
 
@@ -49,15 +51,16 @@ class RunCache:
         self.write_ms = 0.0  # how long the task before needed to hand its gradient over
         plan = self.payload.plan
         # the slices form's copies of weights and buffers; untouched memory costs nothing in the gather form
-        self.weights = torch.empty(plan.layout.size)
+        self.weights = torch.empty(plan.layout.dense_size)
         self.buffers = (torch.empty(plan.num_buffer_floats), torch.empty(plan.num_buffer_bytes, dtype=torch.uint8))
         self._pieces: list[Piece] | None = None
         self._generation = -1
-        self._state: VersionedState | None = None
+        self._state: VersionedTables | None = None
+        self._tables: VersionedTables | None = None
         self._records: np.ndarray | None = None
         self._data: dict[int, RowFiles] = {}
         self._shared: dict[str, SharedGradient] = {}
-        self._sums: dict[tuple[int, int], GradientSum] = {}
+        self._sums: dict[tuple[int, ...], GradientSum] = {}
 
     def first_payload(self) -> Payload:
         """The payload as it was shipped, with the weights that the model came with."""
@@ -68,20 +71,28 @@ class RunCache:
             raise StateLost(f"this executor has no files of run {self.run} in {self.directory}") from None
         return found
 
-    def state(self, generation: int) -> VersionedState:
+    def state(self, generation: int) -> VersionedTables:
         """The executor's state file. A restore begins a new generation: late tasks of the old one then do no harm."""
         if self._generation != generation or self._state is None:
-            if self._state is not None:
-                self._state.close()
-            self._state = VersionedState(os.path.join(self.directory, f"state-{generation}"), self.payload.plan)
+            for file in filter(None, (self._state, self._tables)):
+                file.close()
+            self._state = VersionedTables(os.path.join(self.directory, f"state-{generation}"), self.payload.plan)
             self.replica.forget_views()
-            self._records = None
+            self._tables = self._records = None
             self._generation = generation
             for old in range(generation):
-                for name in (f"state-{old}", f"records-{old}"):
+                for name in (f"state-{old}", f"tables-{old}", f"records-{old}"):
                     if os.path.exists(path := os.path.join(self.directory, name)):
                         os.unlink(path)
         return self._state
+
+    def tables(self, generation: int) -> VersionedTables:
+        """The executor's copy of all tables' weights, for the slices forms: their owners update them in their state."""
+        self.state(generation)
+        if self._tables is None:
+            path = os.path.join(self.directory, f"tables-{generation}")
+            self._tables = VersionedTables(path, weights_plan(self.payload.plan))
+        return self._tables
 
     def pieces(self, plan: Plan) -> list[Piece]:
         """The pieces of the flat vector, cut once."""
@@ -106,7 +117,7 @@ class RunCache:
             for old in [p for p in self._shared if not os.path.exists(p)]:
                 self._shared.pop(old).close()
             self._shared[path] = SharedGradient(
-                path, self.payload.plan.layout.size, self.payload.wire == "bf16", create
+                path, self.payload.plan.layout.dense_size, self.payload.wire == "bf16", create
             )
         return self._shared[path]
 
@@ -120,11 +131,12 @@ class RunCache:
                 raise StateLost(f"this executor has no rows of replica {replica} in {directory}") from None
         return self._data[replica]
 
-    def sum(self, start: int, stop: int, num_replicas: int) -> GradientSum:
-        """Room for a sum, used again in every step."""
-        key = (start, stop)
+    def sum(self, start: int, stop: int, num_replicas: int, tables: Sequence[int]) -> GradientSum:
+        """Room for a sum of these elements and of these lots of tables, used again in every step."""
+        key = (start, stop, *tables)
         if key not in self._sums:
-            self._sums[key] = GradientSum(start, stop, num_replicas, self.payload.plan.num_buffer_floats)
+            of_tables = TableSums(self.payload.plan.layout, tables) if tables else None
+            self._sums[key] = GradientSum(start, stop, num_replicas, self.payload.plan.num_buffer_floats, of_tables)
         return self._sums[key]
 
 

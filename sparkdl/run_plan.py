@@ -42,9 +42,13 @@ def run_plan(
     if engine.jvm.gather_only:
         form = "gather"
     elif form == "auto":
-        wire_bytes = layout.size * (2 if payload.wire == "bf16" else 4)
+        wire_bytes = layout.dense_size * (2 if payload.wire == "bf16" else 4)
         form = choose_form(wire_bytes, len(rows), task_slots(spark))
-    count = 1 if form == "gather" else slices.num_slices(layout.size, len(layout.lots), len(rows))
+    count = (
+        1
+        if form == "gather"
+        else slices.num_slices(layout.dense_size, layout.dense_lots, len(rows), len(layout.table_lots))
+    )
     same_host = form == "gather" and spark.conf.get(SAME_HOST, "false") == "true"
     cut = tuple(slices.cut(layout, count))
     plan = Plan(engine.run_id, payload.seed, payload.batch_size, rows, cut, same_host)

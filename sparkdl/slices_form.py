@@ -12,7 +12,7 @@ from sparkdl import wire
 from sparkdl.forward_backward_job import ForwardBackwardTask
 from sparkdl.parameter_sync_job import PinTask, SyncTask, items_per_step
 from sparkdl.payload import Payload
-from sparkdl.slices import pieces
+from sparkdl.slices import lots_of, pieces
 from sparkdl.spark_internals import JVM, Blocks, Parent, RawRDD
 from sparkdl.state_job import SnapshotTask, owned_lots
 from sparkdl.step_settings import JobSettings, Plan, Submit
@@ -48,8 +48,11 @@ class SlicesForm:
         self._forward = [jvm.function(ForwardBackwardTask(plan, i), "pairs") for i in positions]
         self._sync = [jvm.function(SyncTask(plan, i), "pairs") for i in positions]
         self._from_tokens = jvm.function(SyncTask(plan), "tokens")
+        tables = len(payload.plan.layout.table_lots)
         counts = Counter(p.slice for p in pieces(payload.plan.layout, plan.slices))
-        self._pin = jvm.function(PinTask(plan, items_per_step(plan, counts, payload.plan.has_buffers)), "tokens")
+        self._pin = jvm.function(
+            PinTask(plan, items_per_step(plan, counts, payload.plan.has_buffers, tables)), "tokens"
+        )
         self._owners = list(range(len(plan.slices)))
         self._emit: dict[tuple[tuple[int, int], ...], Any] = {}  # a snapshot's places -> its function
         self._anchor: Any = None
@@ -109,8 +112,11 @@ class SlicesForm:
             self._submit(f"{text}: forward-backward", job, lambda: step.gradients.start().get())
         name = f"{text}: forward-backward and sums" if self._fused else f"{text}: sums"
         items = self._submit(name, replace(job, mode="sum"), self._jvm.apply(step.shuffled, self._sync[0]).collect)
-        norms = {wire.unpack(i).replica: np.frombuffer(i[wire.HEADER_BYTES :], np.float64) for i in items}
-        clip = clip_factor(self._payload, [float(v) for n in sorted(norms) for v in norms[n]])
+        layout, norms = self._payload.plan.layout, dict[int, float]()
+        for item in items:
+            lots = lots_of(layout, self._plan.slices, wire.unpack(item).replica)
+            norms.update(zip(lots, np.frombuffer(item[wire.HEADER_BYTES :], np.float64).tolist(), strict=True))
+        clip = clip_factor(self._payload, [norms[lot] for lot in sorted(norms)])
         self._submit(
             f"{text}: parameter sync", replace(job, mode="update", clip=clip), lambda: step.weights.start().get()
         )

@@ -38,6 +38,7 @@ DESCRIPTION, GROUP = "spark.job.description", "spark.jobGroup.id"
 CALL_SITE = ("callSite.short", "callSite.long")
 SNAPSHOT_SHARE = 0.03  # of the run's time that snapshots may cost
 SNAPSHOT_STEPS = (10, 100)  # fewest and most steps between two snapshots: at most so many are computed again
+TABLE_SNAPSHOT_STEPS = 700  # most with embedding tables: a snapshot costs by their size, a step by the rows it touches
 DURABLE_SECONDS = 60.0  # between two copies of a snapshot on the driver's disk
 DURABLE_SHARE = 0.02  # of the run's time that those may cost
 SPREAD_SHARE = 0.05  # of the run's time that dealing rows out anew, to executors that joined, may cost
@@ -196,7 +197,9 @@ class SparkEngine:
         records: list[StepReport] = self._guarded(self._mark)
         cost = time.perf_counter() - began
         per_step = sum(r.seconds for r in records) / max(1, len(records)) or 1.0
-        self._interval = int(min(max(cost / (SNAPSHOT_SHARE * per_step), SNAPSHOT_STEPS[0]), SNAPSHOT_STEPS[1]))
+        fewest, most = SNAPSHOT_STEPS
+        most = TABLE_SNAPSHOT_STEPS if self.payload.plan.layout.table_lots else most
+        self._interval = int(min(max(cost / (SNAPSHOT_SHARE * per_step), fewest), most))
         self._rollbacks = 0
         self._spread()
         return records

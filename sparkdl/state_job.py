@@ -15,6 +15,7 @@ from sparkdl import replica_cache, versioned_state, wire
 from sparkdl.payload import read_buffers
 from sparkdl.replica_cache import RECORDED_STEPS, RunCache, job_settings
 from sparkdl.saved_state import items, lot_fingerprint
+from sparkdl.slices import lots_of
 from sparkdl.step_settings import JobSettings, Plan
 from sparkdl.versioned_state import StatePlan, VersionedState, share_parts
 from sparkdl.wire import FileSource, Source
@@ -68,7 +69,7 @@ class SnapshotTask:
 
 def owned_lots(plan: StatePlan, run: Plan, number: int) -> list[int]:
     """The lots of a slice; slice 0 also keeps the model's buffers."""
-    lots = list(range(*run.slices[number]))
+    lots = lots_of(plan.layout, run.slices, number)
     if number == 0 and plan.has_buffers:
         lots.append(len(plan.layout.lots))
     return lots

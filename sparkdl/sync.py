@@ -15,6 +15,8 @@ from sparkdl import wire
 from sparkdl.errors import StateLost
 from sparkdl.optim import Hyper, SliceOptimizer
 from sparkdl.payload import Payload
+from sparkdl.slices import Segment
+from sparkdl.table_rows import TableSums, rows_of, sparse_rows
 from sparkdl.versioned_state import VersionedState
 from sparkdl.wire import Header, Source
 
@@ -22,11 +24,15 @@ from sparkdl.wire import Header, Source
 class GradientSum:
     """The sum over replicas of a range of the flat vector, with the records and buffers that travel along.
 
-    start, stop: elements of the flat vector that are summed here (a slice, or everything).
+    start, stop: elements of the flat vector that are summed here (a slice, or everything but the tables).
+    tables: room for the tables' lots that are summed here as well.
     """
 
-    def __init__(self, start: int, stop: int, num_replicas: int, num_buffer_floats: int):
+    def __init__(
+        self, start: int, stop: int, num_replicas: int, num_buffer_floats: int, tables: TableSums | None = None
+    ):
         self.start, self.stop = start, stop
+        self.tables = tables
         self.total = torch.zeros(stop - start)
         self._scratch = torch.empty(0)
         self.records: dict[int, np.ndarray] = {}
@@ -55,6 +61,8 @@ class GradientSum:
         self.shared.clear()
         self._floats.clear()
         self._raw.clear()
+        if self.tables is not None:
+            self.tables.clear()
         started: int | None = None
         for head in source:
             if head.kind == wire.START:
@@ -66,6 +74,8 @@ class GradientSum:
                 raise StateLost(f"a gradient of step {head.version} came in where one of step {version} was expected")
             if head.kind == wire.GRADIENT:
                 self._add(source, head)
+            elif head.kind == wire.ROWS and self.tables is not None:
+                self.tables.add(source, head)
             elif head.kind == wire.SHARED:
                 self.shared[head.replica] = wire.read(source, head).decode()
             elif head.kind == wire.RECORD:
@@ -86,9 +96,11 @@ class GradientSum:
 
     def _check_complete(self, version: int) -> None:
         wanted = len(self._contributors)
-        whole = sum(self._sizes.values()) == self.stop - self.start and set(self._next.values()) == {wanted}
+        whole = sum(self._sizes.values()) == self.stop - self.start and set(self._next.values()) <= {wanted}
         if self.shared:
             whole = len(self.shared) == wanted
+        if self.tables is not None:
+            whole = whole and self.tables.is_complete(self._contributors)
         if len(self.records) != self._num_replicas or not whole or len(self._floats) not in (0, wanted):
             raise StateLost(f"gradients of step {version} are incomplete: replicas {sorted(self.records)} arrived")
 
@@ -130,6 +142,16 @@ class GradientSum:
             self._scratch = torch.empty(head.size, dtype=dtype)
         return self._scratch[: head.size]
 
+    def gradient(self, payload: Payload, start: int, stop: int) -> torch.Tensor:
+        """Elements of the sum; of a table's segment, a sparse tensor (rows, width).
+
+        :func:`finish` has been done to the latter; what lies before the tables is as it was summed.
+        """
+        if start < payload.plan.layout.dense_size:
+            return self.total[start - self.start : stop - self.start]
+        assert self.tables is not None
+        return self.tables.sum(start, lambda values: finish(payload, values, self.scale()))
+
     def scale(self) -> float:
         """What turns the sum into the mean of the loss: rows / sum of denominators; 1.0 for a plain mean over rows."""
         rows = sum(float(self.records[r][0]) for r in sorted(self.records))
@@ -158,11 +180,12 @@ class GradientSum:
 def square_norm(payload: Payload, lots: Sequence[int], gradient: Callable[[int, int], torch.Tensor]) -> list[float]:
     """The squared norm of each lot's gradient, summed in fp64, so that it is the same however lots are spread."""
     layout = payload.plan.layout
-    norms = []
-    for lot in lots:
-        first, last = layout.lots[lot]
-        norms.append(sum(float(gradient(s.start, s.stop).double().square().sum()) for s in layout.segments[first:last]))
-    return norms
+
+    def squares(segment: Segment) -> float:
+        found = gradient(segment.start, segment.stop)
+        return float((found._values() if found.is_sparse else found).double().square().sum())
+
+    return [sum(squares(s) for s in layout.segments[slice(*layout.lots[lot])]) for lot in lots]
 
 
 def clip_factor(payload: Payload, square_norms: Sequence[float]) -> float:
@@ -197,7 +220,9 @@ def update_lots(
 
     def clipped(start: int, stop: int) -> torch.Tensor:
         found = gradient(start, stop)
-        return found * clip if clip != 1.0 else found
+        if clip == 1.0:
+            return found
+        return sparse_rows(rows_of(found), found._values() * clip, found.shape) if found.is_sparse else found * clip
 
     for lot in lots:
         state.update(lot, version, clipped, optimizer, hyper)

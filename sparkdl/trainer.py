@@ -23,7 +23,6 @@ from sparkdl.fit_run import FitRun, FitSettings
 from sparkdl.history import History
 from sparkdl.payload import Metric, Payload
 from sparkdl.run_plan import task_slots
-from sparkdl.spark_internals import own_local_properties
 from sparkdl.stored_arrays import Stored, Transform
 from sparkdl.training_data import Data, Rows
 from sparkdl.training_loop import Schedule
@@ -42,6 +41,7 @@ class Trainer:
     loss: nn.Module or f(output, target) -> scalar mean over the rows.
     optimizer: f(params) -> torch.optim.Optimizer, for example ``partial(torch.optim.Adam, lr=1e-3)``; it may make
         parameter groups. A function whose first argument is called ``named_parameters`` gets (name, tensor) pairs.
+        ``{"dense": f, "sparse": g}``: one for weights of Embeddings with ``sparse=True``, another for all else.
     scheduler: f(optimizer) -> torch.optim.lr_scheduler.LRScheduler, stepped once a step.
     metrics: name -> f(output, target) -> scalar mean over rows; a torchmetrics Metric is used by ``evaluate`` only.
     step_fn: f(model, batch) -> loss, or a mapping with "loss" and the names in ``metrics``; replaces ``loss``. See
@@ -69,7 +69,7 @@ class Trainer:
         self,
         model: torch.nn.Module | Callable[[], torch.nn.Module],
         loss: Callable[..., torch.Tensor] | None = None,
-        optimizer: optim.MakeOptimizer | Optimizer | None = None,
+        optimizer: optim.OptimizerArgument | None = None,
         scheduler: Callable[[Optimizer], Any] | None = None,
         metrics: Mapping[str, Any] | None = None,
         step_fn: Callable[..., Any] | None = None,
@@ -148,11 +148,6 @@ class Trainer:
         """The model with its latest weights: an ordinary nn.Module on the CPU."""
         return self._model
 
-    @property
-    def seen(self) -> dict[str, Stored]:
-        """Some rows of the last ``fit``, as stored columns; none before it."""
-        return self._seen or {}
-
     def fit(
         self,
         train: Data,
@@ -187,7 +182,6 @@ class Trainer:
         check_callbacks(callbacks, validation is not None)
         spark = spark_conf.session()
         spark_conf.refuse_connect(spark)
-        own_local_properties(spark.sparkContext)
         data, held = self._split(train, validation)
         checkpoint = self._checkpoint(resume, callbacks)
         if checkpoint is not None:  # for what is not trained, which the state does not hold
@@ -276,7 +270,7 @@ class Trainer:
             for n, p in self._model.named_parameters()
             if n in template.group_of
         ]
-        layout = slices.layout(named, template.elementwise)
+        layout = slices.layout(named, template.elementwise, template.tables)
         metrics: dict[str, Metric] = {
             n: m for n, m in self._metrics.items() if all_metrics or not hasattr(m, "compute")
         }

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from sparkdl import sync, wire
+from sparkdl import sync, table_rows, wire
 from sparkdl.errors import ConfigError
 from sparkdl.history import History, StepRecord
 from sparkdl.optim import Hyper, SliceOptimizer, changed, hyper_of
@@ -23,8 +23,9 @@ from sparkdl.replica import Replica
 from sparkdl.replica_items import gradient_items, report_items
 from sparkdl.slices import pieces
 from sparkdl.step_settings import Plan, StepSettings
+from sparkdl.table_rows import TableSums
 from sparkdl.triggers import Moment, moment_at
-from sparkdl.versioned_state import VersionedState
+from sparkdl.versioned_tables import VersionedTables
 
 
 class StepReport(NamedTuple):
@@ -152,7 +153,7 @@ class Twin:
         self.payload, self.plan, self._data = payload, plan, data
         self._replica = Replica(payload)
         self._optimizer = SliceOptimizer(payload.template.blank)
-        self.state = VersionedState(os.path.join(directory, "state"), payload.plan)
+        self.state = VersionedTables(os.path.join(directory, "state"), payload.plan)
         self.state.begin(range(payload.plan.num_lots), payload.initial_weights(), read_buffers(payload.model))
         self._pieces = pieces(payload.plan.layout, plan.slices)
         self.version = 0
@@ -179,14 +180,16 @@ class Twin:
             for made in (
                 report_items(payload, 1, settings.step, replica, sums),
                 gradient_items(payload, self._pieces, settings.step, replica, sums),
+                table_rows.gradient_items(payload, 1, settings.step, replica, sums),
             ):
                 items += [b"".join(parts) for _, parts in made]
-        total = sync.GradientSum(0, layout.size, plan.num_replicas, payload.plan.num_buffer_floats)
+        tables = TableSums(layout, layout.table_lots)
+        total = sync.GradientSum(0, layout.dense_size, plan.num_replicas, payload.plan.num_buffer_floats, tables)
         total.read(wire.BytesSource(items), settings.step, plan.contributors(settings.index))
         sync.finish(payload, total.total, total.scale())
 
         def gradient(start: int, stop: int) -> torch.Tensor:
-            return total.total[start:stop]
+            return total.gradient(payload, start, stop)
 
         lots = range(len(layout.lots))
         clip = sync.clip_factor(payload, sync.square_norm(payload, lots, gradient) if payload.clip_norm else [])

@@ -34,7 +34,10 @@ SHARE_BYTES = 1 << 26  # of a snapshot in one block: what a task's result or a b
 
 
 class StatePlan(NamedTuple):
-    """Bytes of one half: weights, then optimizer state, then the model's buffers."""
+    """Bytes of one half: weights, then optimizer state, then the model's buffers, then the rows that changed.
+
+    row_lists: where the changed rows of each table's lot are: an int64 count, then room for an int32 for each.
+    """
 
     layout: Layout
     entries: tuple[tuple[Entry, ...], ...]  # of every segment; offsets from the start of the half
@@ -42,6 +45,7 @@ class StatePlan(NamedTuple):
     num_buffer_floats: int
     num_buffer_bytes: int  # all other buffers (integers, …), as they are
     half_bytes: int  # a multiple of the page size
+    row_lists: tuple[int, ...] = ()  # bytes
 
     @property
     def num_lots(self) -> int:
@@ -67,20 +71,24 @@ def state_plan(template: Template, layout: Layout, num_buffer_floats: int = 0, n
         )
     optimizer = SliceOptimizer(template.blank)
     offset = layout.size * 4
-    seen: dict[tuple[tuple[int, ...], int], tuple[tuple[Entry, ...], int]] = {}
+    seen: dict[tuple[tuple[int, ...], int, bool], tuple[tuple[Entry, ...], int]] = {}
     entries = []
     for segment in layout.segments:
-        key = (segment.shape, segment.group)
+        key = (segment.shape, segment.group, segment.start >= layout.dense_size)
         if key not in seen:
-            found, end = state_entries(optimizer, segment.shape, segment.group, 0, len(template.hyper))
+            found, end = state_entries(optimizer, *key[:2], 0, len(template.hyper), key[2])
             seen[key] = (tuple(found), end)
         relative, size = seen[key]
         entries.append(tuple(e._replace(offset=e.offset + offset) for e in relative))
         offset += size
     buffers = offset
     offset += -(-num_buffer_floats * 4 // 64) * 64 + num_buffer_bytes
+    row_lists = []
+    for lot in layout.table_lots:
+        row_lists.append(-(-offset // 64) * 64)
+        offset = row_lists[-1] + 8 + 4 * layout.table_segment(lot).shape[0]
     half = -(-offset // PAGE) * PAGE
-    return StatePlan(layout, tuple(entries), buffers, num_buffer_floats, num_buffer_bytes, half)
+    return StatePlan(layout, tuple(entries), buffers, num_buffer_floats, num_buffer_bytes, half, tuple(row_lists))
 
 
 def lot_ranges(plan: StatePlan, lot: int, version: int) -> list[tuple[int, int]]:
@@ -167,7 +175,8 @@ class VersionedState:
     def require(self, version: int, lots: Sequence[int]) -> None:
         """Raises StateLost unless all of these lots are there in this version."""
         if not self.has(version, lots):
-            found = sorted(set((self._stamps[:, list(lots)] - 1).ravel().tolist()))
+            # what is half written counts as nothing
+            found = sorted(set((np.maximum(self._stamps[:, list(lots)], 0) - 1).ravel().tolist()))
             raise StateLost(f"this executor holds versions {found} of the weights, version {version} is needed")
 
     @contextmanager
@@ -295,13 +304,13 @@ class VersionedState:
             else:
                 self.set_buffers(0, *buffers)
 
-    def parts(self, lot: int, version: int) -> Iterator[tuple[int, int, memoryview]]:
+    def parts(self, lot: int, version: int, weights_only: bool = False) -> Iterator[tuple[int, int, memoryview]]:
         """A lot's bytes (weights and state, or the buffers for the last lot) in place, at most 16 MB at a time.
 
         Yields (offset, bytes still to come, memory); offsets count from the lot's first byte.
         """
         half = self._halves[version % 2].numpy()
-        ranges = lot_ranges(self.plan, lot, version)
+        ranges = lot_ranges(self.plan, lot, version)[: 1 if weights_only else None]
         total, offset = sum(b - a for a, b in ranges), 0
         for a, b in ranges:
             for start in range(a, b, PART_BYTES):

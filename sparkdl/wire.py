@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-START, RECORD, GRADIENT, SUM, BUFFERS, WEIGHTS, STATE, SHARED, EMPTY = range(9)
+START, RECORD, GRADIENT, SUM, BUFFERS, WEIGHTS, STATE, SHARED, EMPTY, ROWS = range(10)
 
 DTYPES = {"fp32": 0, "bf16": 1}
 
@@ -28,7 +28,10 @@ Parts = list["bytes | memoryview"]
 
 
 class Header(NamedTuple):
-    """kind; dtype (0 fp32, 1 bf16); version = step; replica (or slice) it comes from; first element; how many."""
+    """kind; dtype (0 fp32, 1 bf16); version = step; replica (or slice) it comes from; first element; how many.
+
+    ``ROWS`` (see :mod:`sparkdl.table_rows`) have their lot's number instead of the first element.
+    """
 
     kind: int
     dtype: int
@@ -63,7 +66,7 @@ def unpack(data: bytes | memoryview) -> Header:
 
 
 def payload_bytes(head: Header) -> int:
-    """Bytes of an item's payload: elements for numbers, bytes for ``STATE`` and ``BUFFERS``."""
+    """Bytes of an item's payload: elements for numbers, bytes for ``STATE``, ``BUFFERS`` and ``ROWS``."""
     if head.kind in (GRADIENT, SUM, WEIGHTS):
         return head.size * (2 if head.dtype == 1 else 4)
     if head.kind == RECORD:

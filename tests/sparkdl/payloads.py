@@ -25,7 +25,7 @@ def payload_of(
     """The payload of a model and an optimizer (SGD); columns x and y."""
     found, _ = template(make or partial(torch.optim.SGD, lr=0.1), model)
     places = [(n, tuple(p.shape), found.group_of[n]) for n, p in model.named_parameters() if n in found.group_of]
-    plan = state_plan(found, slices.layout(places, found.elementwise), *buffer_sizes(model))
+    plan = state_plan(found, slices.layout(places, found.elementwise, found.tables), *buffer_sizes(model))
     columns = columns or Columns.parse("x", "y")
     options = {"seed": 0, "batch_size": 8} | options
     return Payload(model=model, loss=loss, template=found, plan=plan, columns=columns, **options)

@@ -36,7 +36,7 @@ DATA = {
 def made(model: nn.Module, loss: Any = None, x: Any = "x", y: Any = "y", **more: Any) -> Payload:
     template, _ = optim.template(torch.optim.SGD, model)
     named = [(n, tuple(p.shape), template.group_of[n]) for n, p in model.named_parameters() if n in template.group_of]
-    layout = slices.layout(named, template.elementwise)
+    layout = slices.layout(named, template.elementwise, template.tables)
     return Payload(
         model=model,
         loss=nn.CrossEntropyLoss() if loss is None else loss,
@@ -66,6 +66,19 @@ def refused(built: Payload, **data: Any) -> str:
     assert "\n" not in message
     assert message.endswith((".", "?"))
     return message
+
+
+class Tied(nn.Module):
+    """Looks rows up, and multiplies by all of them."""
+
+    def __init__(self, declared: bool, tied: bool) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 4, sparse=declared)
+        self.tied = tied
+
+    def forward(self, i: torch.Tensor) -> torch.Tensor:
+        found = nn.functional.embedding(i, self.table.weight, sparse=True)
+        return found @ self.table.weight.t() if self.tied else found
 
 
 class Two(nn.Module):
@@ -313,7 +326,6 @@ def test_gradients_must_arrive_whole() -> None:
         assert "no gradient reached any parameter" in refused(made(nn.Linear(3, 4), loss))
     message = refused(made(nn.Linear(3, 4), lambda output, target: (output * 0.0).abs().sqrt().mean()))
     assert "gradient of 'weight' is NaN" in message
-    assert "sparse=False" in refused(made(nn.Embedding(9, 4, sparse=True), x="i"))
 
     def broken(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         root = output.exp()
@@ -322,6 +334,18 @@ def test_gradients_must_arrive_whole() -> None:
         return value * root.sum()
 
     assert "backward() failed on the first 8 rows" in refused(made(nn.Linear(3, 4), broken))
+
+
+def test_only_the_weights_of_sparse_embeddings_may_have_sparse_gradients() -> None:
+    tried(made(Tied(declared=True, tied=False), x="i"))
+    message = refused(made(Tied(declared=True, tied=True), x="i"))
+    assert "'table.weight' belongs to an Embedding with sparse=True, but gets a dense gradient" in message
+    message = refused(made(Tied(declared=False, tied=False), x="i"))
+    assert "'table.weight' gets a sparse gradient, but is no weight of a torch.nn.Embedding" in message
+    holes = nn.Embedding(9, 4, sparse=True)
+    loss = nn.CrossEntropyLoss()
+    message = refused(made(holes, lambda output, target: loss((output * 0.0).abs().sqrt() + output, target), x="i"))
+    assert "gradient of 'weight' is NaN" in message
 
 
 def test_metrics() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,12 @@ from torch import nn
 
 from sparkdl import slices
 from sparkdl.columns import Columns
-from sparkdl.optim import template
+from sparkdl.optim import SliceOptimizer, template
 from sparkdl.payload import Payload, read_buffers
 from sparkdl.replica import Batch, Replica, Sums, step_seed
+from sparkdl.table_rows import sparse_rows
 from sparkdl.versioned_state import state_plan
+from sparkdl.versioned_tables import VersionedTables
 from tests.sparkdl.payloads import payload_of
 
 law = settings(deadline=None, max_examples=30, print_blob=True)  # machines may be busy
@@ -464,3 +468,46 @@ def test_gradients_of_another_memory_format_are_put_in_order() -> None:
     payload = payload_of(model.to(memory_format=torch.channels_last), nn.CrossEntropyLoss())
     found = run_step(payload, arrays, [3, 2])
     assert_same(found[0], expected[0])
+
+
+def test_tables_on_a_device_follow_by_the_rows_that_changed(tmp_path: Path) -> None:
+    """A GPU's replica keeps them there; here the device is the CPU's memory."""
+    net = nn.Sequential(nn.Linear(1, 2), nn.Embedding(40, 4, sparse=True))
+    payload = payload_of(net, make=partial(torch.optim.SGD, lr=1.0))
+    (lot,) = payload.plan.layout.table_lots
+    optimizer = SliceOptimizer(payload.template.blank)
+    replica = Replica(payload)
+    replica._in_place = False
+
+    def begun(name: str) -> VersionedTables:
+        state = VersionedTables(str(tmp_path / name), payload.plan)
+        state.begin([0, lot], payload.initial_weights(), (torch.empty(0), b""))
+        return state
+
+    def step(state: VersionedTables, version: int) -> None:
+        rows = torch.tensor([version, 20])
+        gradient = sparse_rows(rows, torch.full((2, 4), 1.0 + version), (40, 4))
+        state.update(lot, version, lambda a, b: gradient, optimizer, [{}])
+
+    def check(state: VersionedTables, version: int) -> torch.Tensor:
+        replica.bind(torch.zeros(payload.plan.layout.dense_size), state, version)
+        table: torch.Tensor = replica.model[1].weight.detach()
+        assert torch.equal(table.reshape(-1), state.weights(version)[-160:])
+        assert not torch.any(replica.model[0].weight)
+        return table
+
+    state = begun("one")
+    first = check(state, 0)
+    for version in range(4):
+        step(state, version)
+        if version != 1:  # a version that this process did not see
+            assert check(state, version + 1).data_ptr() == first.data_ptr()
+    first[30] = 7.0
+    step(state, 4)
+    replica.bind(torch.zeros(payload.plan.layout.dense_size), state, 5)
+    assert (first[30] == 7.0).all(), "rows that did not change are not copied"
+    other = begun("two")
+    for version in range(5):
+        step(other, version)
+    step(other, 5)
+    assert check(other, 6)[30, 0] != 7.0, "another file's versions are others"

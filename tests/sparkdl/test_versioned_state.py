@@ -107,7 +107,7 @@ def model(only_matrices: bool = False) -> nn.Module:
 def planned(make: Make, net: nn.Module, *buffers: int) -> tuple[Template, Optimizer, versioned_state.StatePlan]:
     found, stand_in = template(make, net)
     places = [(n, tuple(p.shape), found.group_of[n]) for n, p in net.named_parameters() if n in found.group_of]
-    return found, stand_in, state_plan(found, slices.layout(places, found.elementwise), *buffers)
+    return found, stand_in, state_plan(found, slices.layout(places, found.elementwise, found.tables), *buffers)
 
 
 def flat_of(layout: slices.Layout, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
