@@ -62,6 +62,8 @@ def peer(model: str, path: Path, start: Any, seconds: Any) -> None:
     net, width = getattr(models, model)().eval(), models.SPECS[model].num_features
     with pa.memory_map(str(path)) as source:
         reader = pa.ipc.open_file(source)
+        with torch.no_grad():
+            net(torch.zeros(BATCH, width))  # as ours, it is warm
         start.wait()
         began = time.perf_counter()
         for number in range(reader.num_record_batches):

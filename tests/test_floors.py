@@ -121,7 +121,6 @@ FLOORS: dict[int, set[str]] = {
         "node2vec.vector_survey",
         "node2vec.walk_job",
         "node2vec.walk_numbering",
-        "sparkdl.arrow_predict",
         "sparkdl.checkpoint_job",
         "sparkdl.evaluate_job",
         "sparkdl.fit_run",
