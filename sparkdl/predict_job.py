@@ -76,7 +76,7 @@ def predict(
             "cannot be pickled, or create that inside forward() when it is first needed."
         ) from error
     predictor = Predictor(copied, columns, precision, "cpu", kinds=kinds)
-    row_shape, kind = _dry_run(predictor, rows)
+    row_shape, kind = shape_of_one(predictor, rows)
     make = _Make(frame.sparkSession.sparkContext.broadcast(pickled), columns, precision, device, row_shape, kinds)
     shapes: dict[str, Shape] = {name: () if name in kinds else tuple(rows[name].shape[1:]) for name in names}
     inputs = [
@@ -187,7 +187,11 @@ def _applied(make: _Make, inputs: list[Column], shapes: list[Shape], returned: D
     return value
 
 
-def _dry_run(predictor: Predictor, rows: Mapping[str, Any]) -> tuple[Shape, DataType]:
+def shape_of_one(predictor: Predictor, rows: Mapping[str, Any]) -> tuple[Shape, DataType]:
+    """What the model gives for one row: its shape, and Spark's type of its numbers. rows: column -> [1, …].
+
+    Raises ConfigError: it cannot take the row, or gives something of which no column can be made.
+    """
     twice = {name: np.concatenate([values, values]) for name, values in rows.items()}  # so that rows are an axis
     try:
         with kept_generators():

@@ -321,6 +321,16 @@ def hadoop(sc: SparkContext) -> tuple[Any, Any]:
     return jvm.org.apache.hadoop, sc._jsc.hadoopConfiguration()
 
 
+def own_local_properties(sc: SparkContext) -> None:
+    """Gives this thread local properties of its own: a copy of those it has.
+
+    Spark 4's ``inheritable_thread_target(session)``, and with it CrossValidator, gives all its threads the same object,
+    through which the settings of one training's steps would reach the tasks of another one.
+    """
+    inner: Any = sc._jsc.sc()
+    inner.setLocalProperties(inner.getLocalProperties().clone())
+
+
 def concurrent_tasks(sc: SparkContext) -> int | None:
     """How many tasks the executors that are there can run at once, or None if this Spark does not say."""
     try:

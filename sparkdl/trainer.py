@@ -23,6 +23,7 @@ from sparkdl.fit_run import FitRun, FitSettings
 from sparkdl.history import History
 from sparkdl.payload import Metric, Payload
 from sparkdl.run_plan import task_slots
+from sparkdl.spark_internals import own_local_properties
 from sparkdl.stored_arrays import Stored, Transform
 from sparkdl.training_data import Data, Rows
 from sparkdl.training_loop import Schedule
@@ -148,6 +149,11 @@ class Trainer:
         """The model with its latest weights: an ordinary nn.Module on the CPU."""
         return self._model
 
+    @property
+    def seen(self) -> dict[str, Stored]:
+        """Some rows of the last ``fit``, as stored columns; none before it."""
+        return self._seen or {}
+
     def fit(
         self,
         train: Data,
@@ -182,6 +188,7 @@ class Trainer:
         check_callbacks(callbacks, validation is not None)
         spark = spark_conf.session()
         spark_conf.refuse_connect(spark)
+        own_local_properties(spark.sparkContext)
         data, held = self._split(train, validation)
         checkpoint = self._checkpoint(resume, callbacks)
         if checkpoint is not None:  # for what is not trained, which the state does not hold

@@ -50,13 +50,14 @@ def test_every_module_has_its_line_on_its_floor() -> None:
     listed, misplaced = [], []
     for floor, text in zip(parts[1::2], parts[2::2], strict=True):
         section = re.split(r"^## ", text, flags=re.MULTILINE)[0]
-        for name in re.findall(r"^\| `((?:node2vec/)?\w+)\.py` \| \S", section, flags=re.MULTILINE):
+        for name in re.findall(r"^\| `((?:node2vec/|ml/)?\w+)\.py` \| \S", section, flags=re.MULTILINE):
             listed.append(name)
-            module = name.replace("/", ".") if "/" in name else f"sparkdl.{name}"
+            module = name.replace("/", ".") if name.startswith("node2vec/") else f"sparkdl.{name.replace('/', '.')}"
             if module.removesuffix(".__init__") not in FLOORS[int(floor)]:
                 misplaced.append(f"{name} on floor {floor}")
     assert misplaced == []
     wanted = [path.stem for path in (ROOT / "sparkdl").glob("*.py")]
+    wanted += [f"ml/{path.stem}" for path in (ROOT / "sparkdl" / "ml").glob("*.py") if path.stem != "__init__"]
     wanted += [f"node2vec/{path.stem}" for path in (ROOT / "node2vec").glob("*.py") if path.stem != "__init__"]
     assert sorted(listed) == sorted(wanted)
 

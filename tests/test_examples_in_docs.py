@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("page", ["callbacks.md", "embeddings.md", "export.md", "large_batches.md"])
+@pytest.mark.parametrize("page", ["callbacks.md", "embeddings.md", "export.md", "large_batches.md", "ml.md"])
 def test_the_blocks_of_a_page_run(
     spark: SparkSession, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

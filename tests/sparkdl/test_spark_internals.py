@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import TYPE_CHECKING
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sparkdl import spark_internals, wire
-from sparkdl.spark_internals import JVM, Blocks, RawItems, SocketSource, concurrent_tasks, works
+from sparkdl.spark_internals import JVM, Blocks, RawItems, SocketSource, concurrent_tasks, own_local_properties, works
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -124,3 +126,21 @@ def test_items_stay_where_they_are_and_are_read_by_everybody(spark: SparkSession
 @pytest.mark.spark
 def test_task_slots(spark: SparkSession) -> None:
     assert concurrent_tasks(spark.sparkContext) == 2
+
+
+@pytest.mark.spark
+def test_threads_that_were_given_the_same_properties_do_not_hear_each_other(spark: SparkSession) -> None:
+    sc: Any = spark.sparkContext
+    shared = sc._jsc.sc().getLocalProperties().clone()
+    shared.setProperty("kept", "yes")
+    meet = threading.Barrier(2, timeout=60)
+
+    def body(word: str) -> list[str | None]:
+        sc._jsc.sc().setLocalProperties(shared)  # as inheritable_thread_target(session) does in all its threads
+        own_local_properties(sc)
+        sc.setLocalProperty("word", word)
+        meet.wait()
+        return [sc.getLocalProperty(key) for key in ("word", "kept")]
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(body, ["a", "b"])) == [["a", "yes"], ["b", "yes"]]
