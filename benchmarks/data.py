@@ -35,7 +35,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import torch
-from processes import processes_below
+from processes import cpu_seconds
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
@@ -203,18 +203,6 @@ class ToFloat(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """float32."""
         return x.flatten(1).float() / 255
-
-
-def cpu_seconds() -> float:
-    """Of this process, Spark's JVM and its workers so far."""
-    ticks = 0
-    for pid in (os.getpid(), *processes_below(os.getpid())):
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        ticks += sum(int(field) for field in fields[11:15])  # its own, and of children that have ended
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def deal_case(folder: Path, table: str, num_rows: int, spark: Any) -> float:

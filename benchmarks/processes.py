@@ -47,6 +47,18 @@ def proportional_size(pid: int) -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
 
 
+def cpu_seconds() -> float:
+    """Of this process, Spark's JVM and its workers so far."""
+    ticks = 0
+    for pid in (os.getpid(), *processes_below(os.getpid())):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        ticks += sum(int(field) for field in fields[11:15])  # its own, and of children that have ended
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 class Watch(threading.Thread):
     """Shows `see` this process and all below it, over and over, until the process ends."""
 

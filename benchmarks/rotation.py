@@ -29,13 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from processes import processes_below
+from processes import cpu_seconds
 
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parent.parent))
 
 DIMENSIONS, PARTS, GROUP_ROUNDS = 128, 4, 8
-TICKS = os.sysconf("SC_CLK_TCK")
 
 # The cost model. Measured elsewhere (one core, 128 dimensions, window 10, 5 shared negatives, walks of 80 nodes):
 PAIRS_A_NODE = 8360  # 10 walks from every node
@@ -142,18 +141,6 @@ def make_corpus(root: Path, num_nodes: int, episodes: int) -> None:
         fingerprint=str(root),
     )
     corpus_files.write_header(str(root / "corpus"), header)
-
-
-def cpu_seconds() -> float:
-    """User's and system's time of this process and all below it, with their children that have ended."""
-    total = 0
-    for pid in [os.getpid(), *processes_below(os.getpid())]:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        total += sum(map(int, fields[11:15]))
-    return total / TICKS
 
 
 def predictions(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
