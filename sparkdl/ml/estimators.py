@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +26,7 @@ from sparkdl.history import History
 from sparkdl.ml.models import Fitted, TorchClassificationModel, TorchModel, TorchRegressionModel, one_row
 from sparkdl.ml.params import ClassifierParams, TrainingParams
 from sparkdl.ml.persistence import Saved
+from sparkdl.optim import OptimizerArgument
 from sparkdl.stored_arrays import kinds_of
 from sparkdl.trainer import Trainer
 
@@ -119,11 +120,16 @@ class TorchEstimator(Estimator[TorchModel], TrainingParams, Saved):
             **{name: self._value(name) for name in _AS_THEY_ARE},
         )
 
-    def _optimizer(self) -> Callable[..., torch.optim.Optimizer]:
+    def _optimizer(self) -> OptimizerArgument:
         made = self._value("optimizer") or torch.optim.Adam
         rate = self._value("learning_rate")
         if rate is None:
             return made
+        if not callable(made):
+            raise ConfigError(
+                f"learning_rate={rate} goes to one optimizer, but optimizer is {made!r}; give each its own, for "
+                "example by functools.partial(torch.optim.Adam, lr=1e-3), and no learning_rate"
+            )
         try:
             known = list(inspect.signature(made).parameters.values())
         except (TypeError, ValueError):  # a builtin has none to look at

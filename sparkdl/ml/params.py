@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from sparkdl.callbacks import Callback
-    from sparkdl.optim import MakeOptimizer
+    from sparkdl.optim import OptimizerArgument
     from sparkdl.stored_arrays import Transform
     from sparkdl.triggers import Trigger
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
         model: torch.nn.Module | Callable[[], torch.nn.Module]
         loss: Callable[..., torch.Tensor] | None
-        optimizer: MakeOptimizer | None
+        optimizer: OptimizerArgument | None
         learning_rate: float | None
         scheduler: Callable[[torch.optim.Optimizer], Any] | None
         metrics: Mapping[str, Any]

@@ -99,6 +99,7 @@ def test_cross_validation_on_three_threads_is_that_on_one(rows: DataFrame) -> No
     [
         (TorchClassifier(features_col="x"), "no model is given; pass model="),
         (classifier(optimizer=lambda params: torch.optim.SGD(params)), "is passed to the optimizer as lr, which"),
+        (classifier(optimizer={"dense": torch.optim.Adam}), "learning_rate=0.05 goes to one optimizer, but optimizer"),
         (classifier(label_col="held"), "label column 'held' is boolean; a class is a number from 0 on: cast it"),
         (classifier(label_col="lebel"), "the data have no column 'lebel'; did you mean 'label'?"),
         (classifier(loss=lambda o, t: o.mean(), model=nn.Unflatten(1, (3, 1))), "nothing to train|no parameter"),
@@ -112,7 +113,7 @@ def test_cross_validation_on_three_threads_is_that_on_one(rows: DataFrame) -> No
         ),
         (TorchEstimator(model=net(), features_col="x"), "neither loss nor step_fn is given"),
     ],
-    ids=["model", "lr", "boolean", "label", "frozen", "pixels", "numbers", "loss"],
+    ids=["model", "lr", "optimizers", "boolean", "label", "frozen", "pixels", "numbers", "loss"],
 )
 def test_refused_before_the_first_step(rows: DataFrame, stage: TorchEstimator, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
