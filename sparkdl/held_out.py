@@ -8,17 +8,18 @@ adds up the same parts in the same order, so its values have the same bits.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
-from pyspark import StorageLevel
+import pyarrow as pa
+from pyspark import RDD, StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from sparkdl.columns import Columns
 from sparkdl.errors import ConfigError
-from sparkdl.replica_data_job import deal
+from sparkdl.replica_data_job import deal, forget
 from sparkdl.spark_internals import described
 from sparkdl.training_data import Rows
 
@@ -97,7 +98,7 @@ def _both_sides(column: str, num_true: int, num_rows: int) -> None:
 
 @contextlib.contextmanager
 def kept(data: Rows, columns: Columns, num_replicas: int) -> Iterator[Rows]:
-    """Validation rows for the length of a run.
+    """Validation rows for the length of a run; then neither blocks nor the files of a shuffle are left.
 
     Raises ConfigError: there are none.
     """
@@ -107,10 +108,18 @@ def kept(data: Rows, columns: Columns, num_replicas: int) -> Iterator[Rows]:
         yield data
         return
     dealt = deal(data, columns.names, num_replicas).persist(StorageLevel.DISK_ONLY)
+    counts: list[RDD[Any]] = []
     try:
         with described(data.sparkSession.sparkContext, "sparkdl: validation rows to the executors"):
-            if not dealt.count():
-                raise ConfigError("the validation data have no rows")
+            counts.append(dealt.mapInArrow(_counted, "rows bigint").rdd)  # count() would leave a shuffle of its own
+            num_rows = sum(row.rows for row in counts[0].collect())
+        if not num_rows:
+            raise ConfigError("the validation data have no rows")
         yield dealt
     finally:
         dealt.unpersist()
+        forget(counts)  # the shuffle behind them; only now, for what is persisted is not looked behind
+
+
+def _counted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield pa.record_batch({"rows": [sum(batch.num_rows for batch in batches)]})

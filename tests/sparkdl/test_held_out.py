@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -99,3 +100,18 @@ def test_rows_are_kept_for_a_run_and_no_longer(frame: DataFrame, spark: SparkSes
     for empty in (frame.limit(0), {"x": np.empty(0)}):
         with pytest.raises(ConfigError, match="the validation data have no rows"), held_out.kept(empty, COLUMNS, 2):
             pass
+
+
+def test_the_shuffle_files_go_with_the_run(frame: DataFrame, spark: SparkSession) -> None:
+    local = Path(spark.conf.get("spark.local.dir") or "")
+
+    def files() -> set[Path]:
+        return {path for path in local.rglob("*") if path.is_file()}
+
+    before = files()
+    with held_out.kept(frame, COLUMNS, 3) as kept:
+        assert isinstance(kept, DataFrame)
+        assert len(kept.collect()) == 2000
+        during = files()
+    assert [path for path in during - before if path.name.startswith("shuffle_")]
+    assert files() - before == set()
