@@ -19,6 +19,14 @@ settings.register_profile("sparkdl", deadline=None)  # machines may be busy, and
 settings.load_profile("sparkdl")
 
 
+# Clusters that are started, and killed. Begun first, or one of several processes would have them alone at the end.
+LONG = {"test_spark_engine.py", "test_fit_run.py", "test_spark_public.py", "test_skipgram_job.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One session for all tests: the embedded one on two task slots, its files in a temporary directory."""

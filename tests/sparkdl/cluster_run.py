@@ -81,6 +81,8 @@ def main() -> None:
     settings |= {"spark.master": arguments.master, "spark.driver.memory": "1g", "spark.local.dir": arguments.folder}
     if arguments.same_host:
         settings["spark.sparkdl.sameHost"] = "true"
+    if arguments.join is not None:  # a heartbeat of an executor that is being killed would register it anew
+        settings["spark.executor.heartbeatInterval"] = "60s"
     spark = spark_conf.start_embedded(settings=settings)
 
     flag = os.path.join(arguments.folder, "fail-once")
