@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -141,15 +141,22 @@ def state_parts(sc: SparkContext, path: str, state: TrainerState) -> Iterator[sa
 
 def load_model(sc: SparkContext, path: str, model: torch.nn.Module) -> None:
     """Puts a checkpoint's weights and buffers into ``model``. Raises ConfigError: damaged, or another model's."""
-    files = HadoopFiles(sc)
     found = read(sc, path).state.files
     try:
-        with saved_model.Loader(model, path) as loader:
-            for name in saved_model.file_names(found):
-                with files.local_copy(f"{path}/{name}") as local:
-                    loader.take(local)
+        take_model(HadoopFiles(sc), path, found, model)
     except OSError as error:
         raise ConfigError(f"the checkpoint {path} cannot be read: {error}") from error
+
+
+def take_model(files: HadoopFiles, path: str, names: Iterable[str], model: torch.nn.Module) -> None:
+    """Puts the model's files, of those called ``names`` in the directory ``path``, into ``model``, one by one.
+
+    Raises OSError: one cannot be read; ConfigError: one is damaged, or of another model.
+    """
+    with saved_model.Loader(model, path) as loader:
+        for name in saved_model.file_names(names):
+            with files.local_copy(f"{path}/{name}") as local:
+                loader.take(local)
 
 
 def remove(sc: SparkContext, path: str) -> None:

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 
-import cloudpickle
 import numpy as np
 import pytest
 import torch
 from pyspark.sql import SparkSession
 
 from sparkdl import Trainer
+from tests.loaded_example import loaded
 
-PATH = Path(__file__).resolve().parent.parent / "examples" / "neumf.py"
 USERS, ITEMS = 150, 120
 
 
 @pytest.fixture(scope="module")
 def neumf() -> Iterator[ModuleType]:
-    """The example, as a module whose classes travel to workers by value, as a script's do."""
-    spec = importlib.util.spec_from_file_location("neumf", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["neumf"] = module
-    spec.loader.exec_module(module)
-    cloudpickle.register_pickle_by_value(module)
-    yield module
-    cloudpickle.unregister_pickle_by_value(module)
-    del sys.modules["neumf"]
+    with loaded("neumf") as module:
+        yield module
 
 
 def test_rows_and_candidates(neumf: ModuleType) -> None:

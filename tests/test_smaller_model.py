@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
 import pytest
 import torch
 from torch import nn
 
+from tests.loaded_example import loaded
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-PATH = Path(__file__).resolve().parent.parent / "examples" / "smaller_model.py"
-
 
 @pytest.fixture(scope="module")
-def example() -> Any:
+def example() -> Iterator[Any]:
     pytest.importorskip("sklearn", reason="the example's digits")
-    spec = importlib.util.spec_from_file_location("smaller_model", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["smaller_model"] = module
-    spec.loader.exec_module(module)
-    cloudpickle.register_pickle_by_value(module)  # as it is where the program is __main__
-    return module
+    with loaded("smaller_model") as module:
+        yield module
 
 
 def test_the_smallest_weights_of_all_layers_go(example: Any) -> None:
@@ -59,7 +51,7 @@ def test_a_student_that_equals_its_teacher_learns_from_the_labels_alone(example:
 def test_the_program(
     example: Any, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [str(PATH), "--epochs", "1", "--replicas", "2"])
+    monkeypatch.setattr(sys, "argv", ["smaller_model", "--epochs", "1", "--replicas", "2"])
     example.main()
     lines = capsys.readouterr().out.splitlines()
     assert sum("accuracy" in line for line in lines) + sum("not installed" in line for line in lines) == 7

@@ -25,6 +25,7 @@ from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLReadable
 from torch import nn
 
 from sparkdl import recipes, saved_model
+from sparkdl.checkpoint_job import take_model
 from sparkdl.errors import ConfigError
 from sparkdl.hadoop_files import HadoopFiles
 from sparkdl.history import History
@@ -234,9 +235,6 @@ class StageReader(MLReader[Any]):
 
     def _load_weights(self, files: HadoopFiles, path: str, names: list[str], module: nn.Module) -> None:
         try:
-            with saved_model.Loader(module, path) as loader:
-                for name in saved_model.file_names(names):
-                    with files.local_copy(f"{path}/{name}") as local:
-                        loader.take(local)
+            take_model(files, path, names, module)
         except OSError as error:
             raise ConfigError(f"the weights in {path} cannot be read: {error}") from error

@@ -93,7 +93,9 @@ def main() -> None:
         spark_engine.SPREAD_SHARE = math.inf
         spark_engine.SNAPSHOT_STEPS = (10, 10)  # after one of them it looks, however slow the machine is
         until(lambda: context.getExecutorMemoryStatus().size() == 3)
-        until(lambda: context.killExecutor("0"))  # refused until the scheduler knows it
+        # Spark forgets the blocks of a lost executor only where the scheduler had offered its cores before.
+        until(lambda: context.taskScheduler().isExecutorAlive("0"))
+        until(lambda: context.killExecutor("0"))
         until(lambda: len(processes("CoarseGrainedExecutorBackend")) == 1)
         until(lambda: context.getExecutorMemoryStatus().size() == 2)
 
