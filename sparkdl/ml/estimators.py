@@ -27,6 +27,7 @@ from sparkdl.ml.models import Fitted, TorchClassificationModel, TorchModel, Torc
 from sparkdl.ml.params import ClassifierParams, TrainingParams
 from sparkdl.ml.persistence import Saved
 from sparkdl.optim import OptimizerArgument
+from sparkdl.spark_internals import own_local_properties
 from sparkdl.stored_arrays import kinds_of
 from sparkdl.trainer import Trainer
 
@@ -259,6 +260,7 @@ def own_pool(sc: SparkContext) -> Iterator[None]:
     with _pools_lock:
         number = next(n for n in range(len(_pools) + 1) if n not in _pools)
         _pools.add(number)
+    own_local_properties(sc)
     sc.setLocalProperty(POOL, f"sparkdl-{number}")
     try:
         yield

@@ -19,6 +19,7 @@ from torch import nn
 from sparkdl import Trainer, spark_conf, spark_engine
 from sparkdl.step_settings import StepSettings
 from tests.sparkdl.runs import arrays, norm_net
+from tests.sparkdl.sparse_runs import PAIR, Scores, data
 
 
 def processes(word: str) -> list[int]:
@@ -56,11 +57,11 @@ class FailsOnce(nn.Module):
         super().__init__()
         self.net, self.flag = net, flag
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         try:
             os.unlink(self.flag)
         except FileNotFoundError:
-            return self.net(x)
+            return self.net(*inputs)
         raise OSError("a failure that does not come again")
 
 
@@ -68,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--master", default="local[2,4]")
     parser.add_argument("--form", default="gather")
+    parser.add_argument("--sparse", action="store_true", help="train embeddings of which only rows travel")
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--kill", choices=["executor", "all-executors", "worker", "task"])
@@ -122,15 +124,16 @@ def main() -> None:
         return run(self, steps)
 
     spark_engine.SparkEngine.run = run_and_kill  # type: ignore[method-assign]
-    trainer = Trainer(
-        FailsOnce(norm_net(), flag),
-        nn.CrossEntropyLoss(),
-        partial(torch.optim.Adam, lr=1e-3),
-        batch_size=48,
-        replicas=arguments.replicas,
-        form=arguments.form,
-    )
-    history = trainer.fit(arrays(rows=480), epochs=arguments.epochs, verbose=0)
+    options: dict[str, Any] = {"batch_size": 48, "replicas": arguments.replicas, "form": arguments.form}
+    if arguments.sparse:
+        columns = ["user", "item", "words"]
+        trainer = Trainer(FailsOnce(Scores(), flag), nn.MSELoss(), PAIR, feature_cols=columns, **options)
+        rows = data(480)
+    else:
+        make = partial(torch.optim.Adam, lr=1e-3)
+        trainer = Trainer(FailsOnce(norm_net(), flag), nn.CrossEntropyLoss(), make, **options)
+        rows = arrays(rows=480)
+    history = trainer.fit(rows, epochs=arguments.epochs, verbose=0)
     steps = history.steps["step"].tolist()
     assert steps == list(range(10 * arguments.epochs)), steps
     print(json.dumps({"fingerprint": history.fingerprint, "events": history.events, "killed": len(killed)}))

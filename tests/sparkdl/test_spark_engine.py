@@ -28,8 +28,8 @@ def run(*arguments: str) -> dict[str, Any]:
 
 
 @functools.lru_cache
-def undisturbed(epochs: int = 4) -> str:
-    fingerprint: str = run("--master", "local[1,4]", "--epochs", str(epochs))["fingerprint"]
+def undisturbed(epochs: int = 4, *arguments: str) -> str:
+    fingerprint: str = run("--master", "local[1,4]", "--epochs", str(epochs), *arguments)["fingerprint"]
     return fingerprint
 
 
@@ -43,6 +43,17 @@ def test_a_killed_executor_changes_no_bit(form: str) -> None:
     assert found["killed"] == 1
     assert found["events"], "the run did not notice"
     assert found["fingerprint"] == undisturbed()
+
+
+@pytest.mark.spark
+def test_a_killed_executor_changes_no_bit_of_sparse_embeddings() -> None:
+    found = run(
+        "--master", "local-cluster[2,1,1024]", "--form", "fused", "--sparse", "--kill", "executor", "--at", "17",
+        "--conf", "spark.executor.memory=600m",
+    )  # fmt: skip
+    assert found["killed"] == 1
+    assert found["events"], "the run did not notice"
+    assert found["fingerprint"] == undisturbed(4, "--sparse")
 
 
 @pytest.mark.spark

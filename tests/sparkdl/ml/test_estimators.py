@@ -1,7 +1,11 @@
 from __future__ import annotations
 
-import threading
+import json
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +20,12 @@ from sparkdl import Trainer
 from sparkdl.callbacks import Callback, FitState
 from sparkdl.errors import ConfigError
 from sparkdl.ml import TorchClassificationModel, TorchClassifier, TorchEstimator, TorchRegressionModel, TorchRegressor
-from sparkdl.ml.estimators import own_pool
 from tests.sparkdl.ml.stages import classifier, frame, net, one_number
 
 pytestmark = pytest.mark.spark
+
+ROOT = Path(__file__).parents[3]
+WORDS = "words array<int>, label double"
 
 
 @pytest.fixture(scope="module")
@@ -120,37 +126,27 @@ def test_refused_before_the_first_step(rows: DataFrame, stage: TorchEstimator, s
         stage.fit(rows)
 
 
-class Context:
-    """As much of a SparkContext as pools need."""
-
-    def __init__(self, mode: str, pool: str | None = None):
-        self.mode, self.local = mode, threading.local()
-        self.first = pool
-
-    def getConf(self) -> dict[str, str]:
-        return {"spark.scheduler.mode": self.mode}
-
-    def getLocalProperty(self, key: str) -> str | None:
-        return getattr(self.local, "pool", self.first)
-
-    def setLocalProperty(self, key: str, value: str | None) -> None:
-        self.local.pool = value
+def test_fits_share_a_fair_scheduler_through_pools_of_their_own(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.sparkdl.ml.fair_run", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    pools = json.loads(done.stdout.strip().splitlines()[-1])
+    assert pools == ["default", "sparkdl-0", "sparkdl-1", "sparkdl-2", "users"]
 
 
-def test_each_thread_has_a_pool_of_its_own_where_the_scheduler_is_fair() -> None:
-    def inside(context: Any) -> str | None:
-        with own_pool(context):
-            return context.getLocalProperty("")  # type: ignore[no-any-return]
-
-    assert inside(Context("FIFO")) is None
-    assert inside(Context("FAIR", "users")) == "users"
-    fair: Any = Context("fair")
-    found: list[str | None] = []
-    with own_pool(fair):
-        thread = threading.Thread(target=lambda: found.append(inside(fair)))
-        thread.start()
-        thread.join()
-        found.append(fair.getLocalProperty(""))
-    assert found == ["sparkdl-1", "sparkdl-0"]
-    assert fair.getLocalProperty("") is None
-    assert inside(fair) == "sparkdl-0"
+def test_embeddings_may_have_an_optimizer_of_their_own(spark: SparkSession, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Embedding(20, 8, sparse=True), nn.Flatten(), nn.Linear(16, 2))
+    pair = {"dense": partial(torch.optim.Adam, lr=0.01), "sparse": partial(torch.optim.SparseAdam, lr=0.05)}
+    stage = classifier(model=model, optimizer=pair, learning_rate=None, features_col="words", epochs=3)
+    words = spark.createDataFrame([([i % 20, 7 * i % 20], float(i % 20 > 9)) for i in range(80)], WORDS).coalesce(1)
+    stage.write().save(str(tmp_path / "stage"))
+    fitted = [estimator.fit(words) for estimator in (stage, TorchClassifier.load(str(tmp_path / "stage")))]
+    assert len({found.summary.fingerprint for found in fitted}) == 1
+    scored = fitted[0].transform(words)
+    accuracy = MulticlassClassificationEvaluator(metricName="accuracy").evaluate(scored)
+    assert accuracy > 0.8
+    fitted[0].write().save(str(tmp_path / "model"))
+    again = TorchClassificationModel.load(str(tmp_path / "model")).transform(words)
+    assert [row.rawPrediction for row in again.collect()] == [row.rawPrediction for row in scored.collect()]
