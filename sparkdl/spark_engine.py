@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from itertools import chain
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from pyspark import RDD, SparkContext
 
 from sparkdl import checkpoint_job, saved_state, wire
 from sparkdl.checkpoint_files import Checkpoint, check_fits
+from sparkdl.durable_state import DurableState
 from sparkdl.errors import ClusterError, TrainingError
 from sparkdl.payload import Payload
 from sparkdl.replica_data_job import ReplicaRows, read_tokens
@@ -39,8 +40,6 @@ CALL_SITE = ("callSite.short", "callSite.long")
 SNAPSHOT_SHARE = 0.03  # of the run's time that snapshots may cost
 SNAPSHOT_STEPS = (10, 100)  # fewest and most steps between two snapshots: at most so many are computed again
 TABLE_SNAPSHOT_STEPS = 700  # most with embedding tables: a snapshot costs by their size, a step by the rows it touches
-DURABLE_SECONDS = 60.0  # between two copies of a snapshot on the driver's disk
-DURABLE_SHARE = 0.02  # of the run's time that those may cost
 SPREAD_SHARE = 0.05  # of the run's time that dealing rows out anew, to executors that joined, may cost
 MAX_ROLLBACKS = 4  # without a new snapshot in between
 # no dictionary and no compression: weights are noise; sizes are looked at after each row, since one may be 16 MB
@@ -78,14 +77,6 @@ class Form(Protocol):
         """Drops all blocks of steps."""
 
 
-class Durable(NamedTuple):
-    """A version on the driver's disk (``path`` empty: the payload's model itself), and the step that led to it."""
-
-    version: int
-    path: str
-    before: StepSettings | None
-
-
 class SparkEngine:
     """One run on a cluster. ``make_tokens`` gives a fresh RDD of data tokens, as often as they must be placed anew."""
 
@@ -106,13 +97,10 @@ class SparkEngine:
         self._before: StepSettings | None = None  # the step that led to the last snapshot
         self._snapshot: tuple[RawRDD, Blocks] | None = None
         self._snapshot_version = 0
-        self._durable = Durable(0, "", None)
-        self._since_durable: list[StepSettings] = []
-        self._durable_due = time.monotonic() + DURABLE_SECONDS
+        self._durable = DurableState(run)
         self._reported = 0  # steps below have been reported
         self._interval = SNAPSHOT_STEPS[0]
         self._rollbacks = 0
-        self._directory = tempfile.TemporaryDirectory(prefix="sparkdl-")
 
     # --- start and end
 
@@ -175,7 +163,7 @@ class SparkEngine:
             except FAILURES:
                 logger.debug("cleaning up failed", exc_info=True)  # the files go with the executors
             self._tokens.unpersist()
-        self._directory.cleanup()
+        self._durable.close()
         for key, value in self._properties.items():
             self.sc.setLocalProperty(key, value)  # type: ignore[arg-type]  # None removes it
 
@@ -304,7 +292,7 @@ class SparkEngine:
             self._snapshot[0].unpersist()
         self._snapshot, self._snapshot_version = new, self.version
         if not self._is_local():
-            self._since_durable += self._log
+            self._durable.since += self._log
         self._before, self._log, self._seconds = (self._log[-1] if self._log else self._before), [], {}
         self._reported = self.version
         try:
@@ -342,33 +330,17 @@ class SparkEngine:
 
     def _keep_durable(self) -> None:
         """A copy of the snapshot on the driver's disk, now and then; always where only one executor holds any."""
-        if self._is_local() or (self._num_executors > 1 and time.monotonic() < self._durable_due):
-            return
-        began = time.monotonic()
-        old, path = self._durable.path, self._durable_path(self.version)
-        with open(path, "wb") as file:
-            file.writelines(self._snapshot_items())
-        self._durable = Durable(self.version, path, self._before)
-        if old not in ("", path):
-            os.unlink(old)
-        self._since_durable = []
-        self._durable_due = time.monotonic() + max(DURABLE_SECONDS, (time.monotonic() - began) / DURABLE_SHARE)
-
-    def _durable_path(self, version: int) -> str:
-        """The run's number is in it: Spark hands out a file of one name once."""
-        return os.path.join(self._directory.name, f"snapshot-{self.run_id}-{version}")
+        if not self._is_local() and (self._num_executors == 1 or self._durable.is_due):
+            self._durable.write(self.version, self._before, self._snapshot_items())
 
     def _take_over(self, checkpoint: Checkpoint) -> None:
-        """The checkpoint becomes the durable copy: a file of a snapshot's items on the driver's disk."""
+        """The checkpoint becomes the copy on the driver's disk."""
         state, path = checkpoint.state, checkpoint.path
         check_fits(state, self.payload, self.plan, path)
         parts = saved_state.verified(
             checkpoint_job.state_parts(self.sc, path, state), self.payload.plan, state.step, state.fingerprints, path
         )
-        self._durable = Durable(state.step, self._durable_path(state.step), state.before)
-        with open(self._durable.path, "wb") as file:
-            for item in saved_state.items(parts, state.step):
-                file.writelines(item)
+        self._durable.write(state.step, state.before, chain.from_iterable(saved_state.items(parts, state.step)))
         self.version = self._snapshot_version = self._reported = state.step
         self._before = state.before
 
@@ -440,7 +412,7 @@ class SparkEngine:
                 self._snapshot = None
         durable = self._durable
         self.version = self._snapshot_version = durable.version
-        self._before, self._log, self._since_durable = durable.before, self._since_durable + self._log, []
+        self._before, self._log, durable.since = durable.before, durable.since + self._log, []
         file = durable.path
         if durable.path and not self._is_local():  # in local mode the executor reads the file itself
             self.sc.addFile(durable.path)

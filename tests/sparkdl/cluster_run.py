@@ -1,4 +1,4 @@
-"""One training run in a session of its own, for tests that need other masters or kill processes; prints a JSON line."""
+"""Trainings in a session of their own, for tests that need other masters or kill processes; prints a JSON line each."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -65,12 +66,20 @@ class FailsOnce(nn.Module):
         raise OSError("a failure that does not come again")
 
 
+def trainer_and_rows(form: str, sparse: bool, flag: str, replicas: int = 2) -> tuple[Trainer, dict[str, np.ndarray]]:
+    """What is trained, and on what. sparse: embeddings of which only rows travel. flag: of :class:`FailsOnce`."""
+    options: dict[str, Any] = {"batch_size": 48, "replicas": replicas, "form": form}
+    if sparse:
+        columns = ["user", "item", "words"]
+        return Trainer(FailsOnce(Scores(), flag), nn.MSELoss(), PAIR, feature_cols=columns, **options), data(480)
+    make = partial(torch.optim.Adam, lr=1e-3)
+    return Trainer(FailsOnce(norm_net(), flag), nn.CrossEntropyLoss(), make, **options), arrays(rows=480)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--master", default="local[2,4]")
-    parser.add_argument("--form", default="gather")
-    parser.add_argument("--sparse", action="store_true", help="train embeddings of which only rows travel")
-    parser.add_argument("--replicas", type=int, default=2)
+    parser.add_argument("--forms", nargs="+", default=["gather"], help="a training each; sparse-FORM: of embeddings")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--kill", choices=["executor", "all-executors", "worker", "task"])
     parser.add_argument("--at", type=int, nargs="*", default=[])
@@ -124,19 +133,15 @@ def main() -> None:
         return run(self, steps)
 
     spark_engine.SparkEngine.run = run_and_kill  # type: ignore[method-assign]
-    options: dict[str, Any] = {"batch_size": 48, "replicas": arguments.replicas, "form": arguments.form}
-    if arguments.sparse:
-        columns = ["user", "item", "words"]
-        trainer = Trainer(FailsOnce(Scores(), flag), nn.MSELoss(), PAIR, feature_cols=columns, **options)
-        rows = data(480)
-    else:
-        make = partial(torch.optim.Adam, lr=1e-3)
-        trainer = Trainer(FailsOnce(norm_net(), flag), nn.CrossEntropyLoss(), make, **options)
-        rows = arrays(rows=480)
-    history = trainer.fit(rows, epochs=arguments.epochs, verbose=0)
-    steps = history.steps["step"].tolist()
-    assert steps == list(range(10 * arguments.epochs)), steps
-    print(json.dumps({"fingerprint": history.fingerprint, "events": history.events, "killed": len(killed)}))
+    for form in arguments.forms:
+        killed.clear()
+        if arguments.kill in ("executor", "all-executors"):  # those that replace the killed ones take a while
+            until(lambda: context.getExecutorMemoryStatus().size() == 3)
+        trainer, rows = trainer_and_rows(form.removeprefix("sparse-"), form.startswith("sparse-"), flag)
+        history = trainer.fit(rows, epochs=arguments.epochs, verbose=0)
+        steps = history.steps["step"].tolist()
+        assert steps == list(range(10 * arguments.epochs)), steps
+        print(json.dumps({"fingerprint": history.fingerprint, "events": history.events, "killed": len(killed)}))
     spark.stop()
 
 

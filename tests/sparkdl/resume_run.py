@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyspark.sql import SparkSession
 from torch.optim import lr_scheduler
 
-from sparkdl import Callback, EarlyStopping, ModelCheckpoint, SeveralIteration, Trainer
+from sparkdl import Callback, EarlyStopping, ModelCheckpoint, SeveralIteration, Trainer, spark_conf
 from sparkdl.callbacks import FitState
 from sparkdl.history import StepRecord
 from tests.sparkdl.runs import arrays, norm_net
@@ -44,7 +43,7 @@ class Steps(Callback):
 
 def train(directory: Path, steps: int, steps_per_job: int, form: str) -> dict[str, Any]:
     """The training, from wherever its checkpoints are; what came out."""
-    spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+    spark = spark_conf.start_embedded(cores=2)
     trainer = Trainer(
         norm_net(),
         torch.nn.CrossEntropyLoss(),

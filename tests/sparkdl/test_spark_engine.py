@@ -13,52 +13,44 @@ from typing import Any
 
 import pytest
 
+from tests.sparkdl.cluster_run import trainer_and_rows
+from tests.sparkdl.runs import fingerprint_of_twin
+
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: str) -> dict[str, Any]:
-    """Trains in a process of its own."""
+def run(*arguments: str) -> list[dict[str, Any]]:
+    """Trains in a process of its own; what it says of each training."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tests.sparkdl.cluster_run", "--folder", folder, *arguments]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return result
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 @functools.lru_cache
-def undisturbed(epochs: int = 4, *arguments: str) -> str:
-    fingerprint: str = run("--master", "local[1,4]", "--epochs", str(epochs), *arguments)["fingerprint"]
-    return fingerprint
+def undisturbed(epochs: int = 4, sparse: bool = False) -> str:
+    """What the twin, one process without Spark, makes of the same training."""
+    trainer, rows = trainer_and_rows("gather", sparse, "no such file")
+    return fingerprint_of_twin(trainer, trainer.model, rows, epochs)
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("form", ["gather", "fused"])
-def test_a_killed_executor_changes_no_bit(form: str) -> None:
+def test_one_slot_or_killed_executors_change_no_bit() -> None:
+    assert [found["fingerprint"] for found in run("--master", "local[1,4]")] == [undisturbed()]
     found = run(
-        "--master", "local-cluster[2,1,1024]", "--form", form, "--kill", "executor", "--at", "17", "--conf",
-        "spark.executor.memory=600m",
+        "--master", "local-cluster[2,1,1024]", "--forms", "gather", "fused", "sparse-fused", "--kill", "executor",
+        "--at", "17", "--conf", "spark.executor.memory=600m",
     )  # fmt: skip
-    assert found["killed"] == 1
-    assert found["events"], "the run did not notice"
-    assert found["fingerprint"] == undisturbed()
-
-
-@pytest.mark.spark
-def test_a_killed_executor_changes_no_bit_of_sparse_embeddings() -> None:
-    found = run(
-        "--master", "local-cluster[2,1,1024]", "--form", "fused", "--sparse", "--kill", "executor", "--at", "17",
-        "--conf", "spark.executor.memory=600m",
-    )  # fmt: skip
-    assert found["killed"] == 1
-    assert found["events"], "the run did not notice"
-    assert found["fingerprint"] == undisturbed(4, "--sparse")
+    assert [each["killed"] for each in found] == [1, 1, 1]
+    assert all(each["events"] for each in found), "a run did not notice"
+    assert [each["fingerprint"] for each in found] == [undisturbed(), undisturbed(), undisturbed(sparse=True)]
 
 
 @pytest.mark.spark
 def test_all_executors_killed_changes_no_bit() -> None:
-    found = run(
+    (found,) = run(
         "--master", "local-cluster[2,1,1024]", "--kill", "all-executors", "--at", "23", "--conf",
         "spark.executor.memory=600m",
     )  # fmt: skip
@@ -67,27 +59,28 @@ def test_all_executors_killed_changes_no_bit() -> None:
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("arguments", [("--form", "fused"), ("--same-host",)])
+@pytest.mark.parametrize("arguments", [("--forms", "fused"), ("--same-host",)])
 def test_killed_workers_change_no_bit(arguments: tuple[str, ...]) -> None:
-    found = run(*arguments, "--kill", "worker", "--at", "12", "25")
+    (found,) = run(*arguments, "--kill", "worker", "--at", "12", "25")
     assert found["killed"] >= 1
     assert found["fingerprint"] == undisturbed()
 
 
 @pytest.mark.spark
-@pytest.mark.parametrize("form", ["gather", "jobs"])
-def test_a_task_that_fails_once_or_runs_twice_changes_no_bit(form: str) -> None:
+def test_a_task_that_fails_once_or_runs_twice_changes_no_bit() -> None:
     speculation = (
         "spark.speculation=true", "spark.speculation.interval=10ms", "spark.speculation.multiplier=1.01",
         "spark.speculation.quantile=0.1", "spark.speculation.minTaskRuntime=1ms",
     )  # fmt: skip
-    found = run("--master", "local[3,4]", "--form", form, "--kill", "task", "--at", "11", "--conf", *speculation)
-    assert found["fingerprint"] == undisturbed()
+    found = run(
+        "--master", "local[3,4]", "--forms", "gather", "jobs", "--kill", "task", "--at", "11", "--conf", *speculation
+    )
+    assert [each["fingerprint"] for each in found] == [undisturbed()] * 2
 
 
 @pytest.mark.spark
 def test_replicas_spread_to_an_executor_that_joins() -> None:
-    found = run(
+    (found,) = run(
         "--master", "local-cluster[2,1,1024]", "--join", "15", "--epochs", "6", "--conf", "spark.executor.memory=600m",
     )  # fmt: skip
     assert [text.partition(" at step")[0] for _, text in found["events"]] == ["1 executors joined"]
