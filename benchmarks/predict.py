@@ -7,7 +7,7 @@ Cases, one JSON line each, for a small net (mlp) and one that computes (conv); r
   peer    plain torch over the same rows as Arrow batches of 10,000, one process with one thread for each task slot; it
           reads them from memory-mapped files and makes an Arrow column of the outputs
 
-and one with `ours_over_peer`. The medians of --repeats runs, ours and the peer's in turn.
+The session has Java's best compiler, as sessions have that sparkdl did not start. And one line with `ours_over_peer`. The medians of --repeats runs, ours and the peer's in turn.
 
     python benchmarks/predict.py
     python benchmarks/predict.py --quick        a minute: fewer rows, once
@@ -108,7 +108,8 @@ def main() -> None:
     from sparkdl import Trainer, spark_conf
 
     with tempfile.TemporaryDirectory() as scratch:
-        spark = spark_conf.start_embedded(options.slots, {"spark.local.dir": scratch})
+        settings = {"spark.local.dir": scratch, "spark.driver.extraJavaOptions": "-XX:+UseParallelGC"}
+        spark = spark_conf.start_embedded(options.slots, settings)
         for model in options.models.split(","):
             rows = ROWS[model] // (5 if options.quick else 1)
             parquet, batches = made(model, rows, options.slots, Path(scratch))
