@@ -7,7 +7,8 @@ Cases, one JSON line each, for a small net (mlp) and one that computes (conv); r
   peer    plain torch over the same rows as Arrow batches of 10,000, one process with one thread for each task slot; it
           reads them from memory-mapped files and makes an Arrow column of the outputs
 
-The session has Java's best compiler, as sessions have that sparkdl did not start. And one line with `ours_over_peer`. The medians of --repeats runs, ours and the peer's in turn.
+The session has Java's best compiler, as sessions have that sparkdl did not start. One more line has
+`ours_over_peer`. The medians of --repeats runs, ours and the peer's in turn.
 
     python benchmarks/predict.py
     python benchmarks/predict.py --quick        a minute: fewer rows, once

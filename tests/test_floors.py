@@ -67,6 +67,7 @@ FLOORS: dict[int, set[str]] = {
         "sparkdl.columns",
         "sparkdl.course",
         "sparkdl.dry_run",
+        "sparkdl.durable_state",
         "sparkdl.dry_run_sentences",
         "sparkdl.errors",
         "sparkdl.exported_model",
