@@ -81,7 +81,9 @@ def main() -> None:
     parser.add_argument("--master", default="local[2,4]")
     parser.add_argument("--forms", nargs="+", default=["gather"], help="a training each; sparse-FORM: of embeddings")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--kill", choices=["executor", "all-executors", "worker", "task"])
+    parser.add_argument(
+        "--kill", nargs="+", default=[], help="executor, all-executors, worker or task, in each training"
+    )
     parser.add_argument("--at", type=int, nargs="*", default=[])
     parser.add_argument("--join", type=int, help="begin with one executor less; it comes at this step")
     parser.add_argument("--same-host", action="store_true")
@@ -98,6 +100,7 @@ def main() -> None:
 
     flag = os.path.join(arguments.folder, "fail-once")
     killed: list[int] = []
+    kills: list[str] = []  # in this training
     run = spark_engine.SparkEngine.run
     context: Any = spark.sparkContext._jsc.sc()
     if arguments.join is not None:
@@ -115,16 +118,17 @@ def main() -> None:
             assert context.requestExecutors(2)  # there is room for one
             until(lambda: context.getExecutorMemoryStatus().size() == 3)
         if steps[0].step in arguments.at:
-            if arguments.kill == "task":
+            kill = kills[0]
+            if kill == "task":
                 Path(flag).touch()
-            elif arguments.kill == "worker":
+            elif kill == "worker":
                 victims = processes("pyspark.daemon")
                 victims = [p for p in victims if p not in killed][-1:]
                 killed.extend(victims)
             else:
                 victims = processes("CoarseGrainedExecutorBackend")
-                killed.extend(victims if arguments.kill == "all-executors" else victims[:1])
-            if arguments.kill != "task":
+                killed.extend(victims if kill == "all-executors" else victims[:1])
+            if kill != "task":
                 for pid in killed:
                     try:
                         os.kill(pid, signal.SIGKILL)
@@ -133,9 +137,10 @@ def main() -> None:
         return run(self, steps)
 
     spark_engine.SparkEngine.run = run_and_kill  # type: ignore[method-assign]
-    for form in arguments.forms:
+    for number, form in enumerate(arguments.forms):
         killed.clear()
-        if arguments.kill in ("executor", "all-executors"):  # those that replace the killed ones take a while
+        kills[:] = arguments.kill[number : number + 1]
+        if kills and kills[0].endswith(("executor", "executors")):  # those that replace the killed ones take a while
             until(lambda: context.getExecutorMemoryStatus().size() == 3)
         trainer, rows = trainer_and_rows(form.removeprefix("sparse-"), form.startswith("sparse-"), flag)
         history = trainer.fit(rows, epochs=arguments.epochs, verbose=0)

@@ -42,8 +42,7 @@ class Steps(Callback):
 
 
 def train(directory: Path, steps: int, steps_per_job: int, form: str) -> dict[str, Any]:
-    """The training, from wherever its checkpoints are; what came out."""
-    spark = spark_conf.start_embedded(cores=2)
+    """The training in the active session, from wherever its checkpoints are; what came out."""
     trainer = Trainer(
         norm_net(),
         torch.nn.CrossEntropyLoss(),
@@ -70,7 +69,6 @@ def train(directory: Path, steps: int, steps_per_job: int, form: str) -> dict[st
         ],
         verbose=0,
     )
-    spark.stop()
     best = hashlib.sha256()
     for tensor in trainer.model.state_dict().values():
         best.update(tensor.numpy().tobytes())
@@ -125,7 +123,9 @@ def main() -> None:
     parser.add_argument("--child", type=Path)
     parsed = parser.parse_args()
     if parsed.child:
+        spark = spark_conf.start_embedded(cores=2)
         result = train(parsed.child, parsed.steps, parsed.steps_per_job, parsed.form)
+        spark.stop()
         aside = parsed.child / "result"
         aside.write_text(json.dumps(result))
         os.rename(aside, parsed.child / "result.json")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +28,7 @@ from sparkdl.callbacks import FitState
 from sparkdl.errors import ConfigError
 from sparkdl.fit_run import restore_callbacks
 from sparkdl.history import History
+from tests.sparkdl import resume_run
 from tests.sparkdl.runs import arrays, norm_net
 
 ROWS = 200  # with batches of 16: 10 steps an epoch of the 160 rows that are not held out
@@ -215,10 +214,10 @@ def test_callbacks_find_what_is_theirs() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_driver_that_is_killed_again_and_again() -> None:
-    command = [sys.executable, "-m", "tests.sparkdl.resume_run", "--steps", "120", "--kills", "2"]
-    done = subprocess.run([*command, "--steps-per-job", "10"], capture_output=True, text=True, timeout=580)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["same"]
-    assert len(found["killed_at"]) == 2
+def test_a_driver_that_is_killed_again_and_again(spark: SparkSession, tmp_path: Path) -> None:
+    for name in ("cut", "whole"):
+        (tmp_path / name).mkdir()
+    options = ["--steps", "120", "--steps-per-job", "10"]
+    found = resume_run.killed(tmp_path / "cut", 120, 2, 0, options)
+    assert len(found.pop("killed_at")) == 2
+    assert found == json.loads(json.dumps(resume_run.train(tmp_path / "whole", 120, 10, "gather")))

@@ -9,6 +9,7 @@ from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.tuning import ParamGridBuilder, TrainValidationSplit
 
 from sparkdl import spark_conf
+from sparkdl.ml.estimators import own_pool
 from tests.sparkdl.ml.stages import classifier, frame
 
 
@@ -26,7 +27,8 @@ def main() -> None:
         parallelism=3,
     ).fit(rows)
     spark.sparkContext.setLocalProperty("spark.scheduler.pool", "users")
-    stage.fit(rows)
+    with own_pool(spark.sparkContext):  # the user's choice stays
+        rows.count()
     pools = spark.sparkContext._jsc.sc().getAllPools()
     names = [pools.apply(number).name() for number in range(pools.size())]
     print(json.dumps(sorted(names)))
