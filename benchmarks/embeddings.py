@@ -108,13 +108,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def neumf_parts(rows: int, quick: bool) -> tuple[dict[str, np.ndarray], Any, Any]:
-    """Columns of so many rows, the model and its loss; ``quick``: a tenth of the users and items."""
+    """Columns of so many rows, the model and its loss; ``quick``: as the example's --small."""
     import cloudpickle
     import neumf
 
     cloudpickle.register_pickle_by_value(neumf)  # workers have no examples on their path
-    users, items, ratings = (n // (10 if quick else 1) for n in (neumf.USERS, neumf.ITEMS, neumf.RATINGS // 3))
-    train, _ = neumf.dealt(neumf.made_ratings(users, items, ratings if quick else neumf.RATINGS), items)
+    share, of_ratings = (10, 30) if quick else (1, 1)
+    users, items = neumf.USERS // share, neumf.ITEMS // share
+    train, _ = neumf.dealt(neumf.made_ratings(users, items, neumf.RATINGS // of_ratings), items)
     chosen = np.random.default_rng(0).integers(0, len(train["user"]), rows)
     columns = {name: values[chosen] for name, values in train.items()}
     return columns, partial(neumf.NeuMF, users, items, FACTORS, WIDTHS), neumf.first_is_liked

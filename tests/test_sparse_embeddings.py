@@ -96,23 +96,26 @@ def test_ten_steps_equal_plain_torch(spark: SparkSession, name: str) -> None:
     assert torch.equal(trainer.model.users.weight[untouched], start["users.weight"][untouched])
 
 
-def test_lost_copies_of_the_tables_change_no_bit(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("form", "name"), [("gather", "state"), ("fused", "tables")])
+def test_lost_state_and_lost_copies_change_no_bit(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, form: str, name: str
+) -> None:
     rows = data(240)
     run = SparkEngine.run
     lost: list[str] = []
 
     def run_and_lose(self: Any, steps: Sequence[StepSettings]) -> Any:
         if steps[0].step == 4:
-            path = Path(run_directory(self.run_id)) / f"tables-{self._generation}"
+            path = Path(run_directory(self.run_id)) / f"{name}-{self._generation}"
             lost.append(path.name)
             with path.open("r+b") as file:  # no lot has a stamp any more
                 file.write(bytes(2 * self.payload.plan.num_lots * 8))
         return run(self, steps)
 
     monkeypatch.setattr(SparkEngine, "run", run_and_lose)
-    trainer = trainer_of(Scores(), form="fused")
+    trainer = trainer_of(Scores(), form=form)
     history = trainer.fit(rows, epochs=1, verbose=0)
-    assert lost == ["tables-0"]
+    assert lost == [f"{name}-0"]
     assert [text.partition(":")[0] for _, text in history.events] == ["went back from step 4 to step 0"]
     assert history.fingerprint == fingerprint_of_twin(trainer, Scores(), rows, epochs=1)
 

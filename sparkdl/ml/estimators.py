@@ -260,7 +260,7 @@ def own_pool(sc: SparkContext) -> Iterator[None]:
     with _pools_lock:
         number = next(n for n in range(len(_pools) + 1) if n not in _pools)
         _pools.add(number)
-    own_local_properties(sc)
+    own_local_properties(sc)  # or another thread would take this pool for the user's
     sc.setLocalProperty(POOL, f"sparkdl-{number}")
     try:
         yield

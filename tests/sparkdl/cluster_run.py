@@ -66,9 +66,9 @@ class FailsOnce(nn.Module):
         raise OSError("a failure that does not come again")
 
 
-def trainer_and_rows(form: str, sparse: bool, flag: str, replicas: int = 2) -> tuple[Trainer, dict[str, np.ndarray]]:
+def trainer_and_rows(form: str, sparse: bool, flag: str) -> tuple[Trainer, dict[str, np.ndarray]]:
     """What is trained, and on what. sparse: embeddings of which only rows travel. flag: of :class:`FailsOnce`."""
-    options: dict[str, Any] = {"batch_size": 48, "replicas": replicas, "form": form}
+    options: dict[str, Any] = {"batch_size": 48, "replicas": 2, "form": form}
     if sparse:
         columns = ["user", "item", "words"]
         return Trainer(FailsOnce(Scores(), flag), nn.MSELoss(), PAIR, feature_cols=columns, **options), data(480)
@@ -81,9 +81,8 @@ def main() -> None:
     parser.add_argument("--master", default="local[2,4]")
     parser.add_argument("--forms", nargs="+", default=["gather"], help="a training each; sparse-FORM: of embeddings")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument(
-        "--kill", nargs="+", default=[], help="executor, all-executors, worker or task, in each training"
-    )
+    kinds = ["executor", "all-executors", "worker", "task"]
+    parser.add_argument("--kill", nargs="+", choices=kinds, help="for each training what is killed")
     parser.add_argument("--at", type=int, nargs="*", default=[])
     parser.add_argument("--join", type=int, help="begin with one executor less; it comes at this step")
     parser.add_argument("--same-host", action="store_true")
@@ -100,7 +99,7 @@ def main() -> None:
 
     flag = os.path.join(arguments.folder, "fail-once")
     killed: list[int] = []
-    kills: list[str] = []  # in this training
+    kill: str | None = None  # in this training
     run = spark_engine.SparkEngine.run
     context: Any = spark.sparkContext._jsc.sc()
     if arguments.join is not None:
@@ -118,7 +117,6 @@ def main() -> None:
             assert context.requestExecutors(2)  # there is room for one
             until(lambda: context.getExecutorMemoryStatus().size() == 3)
         if steps[0].step in arguments.at:
-            kill = kills[0]
             if kill == "task":
                 Path(flag).touch()
             elif kill == "worker":
@@ -139,8 +137,8 @@ def main() -> None:
     spark_engine.SparkEngine.run = run_and_kill  # type: ignore[method-assign]
     for number, form in enumerate(arguments.forms):
         killed.clear()
-        kills[:] = arguments.kill[number : number + 1]
-        if kills and kills[0].endswith(("executor", "executors")):  # those that replace the killed ones take a while
+        kill = arguments.kill[number] if arguments.kill else None
+        if kill in ("executor", "all-executors"):  # those that replace the killed ones take a while
             until(lambda: context.getExecutorMemoryStatus().size() == 3)
         trainer, rows = trainer_and_rows(form.removeprefix("sparse-"), form.startswith("sparse-"), flag)
         history = trainer.fit(rows, epochs=arguments.epochs, verbose=0)

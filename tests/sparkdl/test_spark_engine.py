@@ -37,6 +37,11 @@ def undisturbed(epochs: int = 4, sparse: bool = False) -> str:
 
 
 @pytest.mark.spark
+def test_one_slot_has_the_bits_of_the_twin() -> None:
+    assert [found["fingerprint"] for found in run("--master", "local[1,4]")] == [undisturbed()]
+
+
+@pytest.mark.spark
 @pytest.mark.timeout(600)
 def test_killed_executors_change_no_bit() -> None:
     found = run(
@@ -65,19 +70,9 @@ def test_a_task_that_fails_once_or_runs_twice_changes_no_bit() -> None:
         "spark.speculation.quantile=0.1", "spark.speculation.minTaskRuntime=1ms",
     )  # fmt: skip
     found = run(
-        "--master",
-        "local[3,4]",
-        "--forms",
-        "gather",
-        "jobs",
-        "--kill",
-        "task",
-        "task",
-        "--at",
-        "11",
-        "--conf",
+        "--master", "local[3,4]", "--forms", "gather", "jobs", "--kill", "task", "task", "--at", "11", "--conf",
         *speculation,
-    )
+    )  # fmt: skip
     assert [each["fingerprint"] for each in found] == [undisturbed()] * 2
 
 

@@ -1,4 +1,4 @@
-"""A search on three threads in a session whose scheduler is FAIR; prints the names of its pools as JSON."""
+"""A search on three threads in a session whose scheduler is FAIR; prints what pools there are, as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pyspark.ml.evaluation import MulticlassClassificationEvaluator
 from pyspark.ml.tuning import ParamGridBuilder, TrainValidationSplit
 
 from sparkdl import spark_conf
-from sparkdl.ml.estimators import own_pool
+from sparkdl.ml.estimators import POOL, own_pool
 from tests.sparkdl.ml.stages import classifier, frame
 
 
@@ -26,12 +26,16 @@ def main() -> None:
         evaluator=MulticlassClassificationEvaluator(),
         parallelism=3,
     ).fit(rows)
-    spark.sparkContext.setLocalProperty("spark.scheduler.pool", "users")
-    with own_pool(spark.sparkContext):  # the user's choice stays
+    sc = spark.sparkContext
+    with own_pool(sc):
+        inside = sc.getLocalProperty(POOL)
+    after = sc.getLocalProperty(POOL)
+    sc.setLocalProperty(POOL, "users")
+    with own_pool(sc):  # the user's choice stays
         rows.count()
-    pools = spark.sparkContext._jsc.sc().getAllPools()
-    names = [pools.apply(number).name() for number in range(pools.size())]
-    print(json.dumps(sorted(names)))
+    pools = sc._jsc.sc().getAllPools()
+    names = sorted(pools.apply(number).name() for number in range(pools.size()))
+    print(json.dumps({"pools": names, "inside": inside, "after": after}))
     spark.stop()
 
 

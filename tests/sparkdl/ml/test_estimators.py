@@ -20,6 +20,7 @@ from sparkdl import Trainer
 from sparkdl.callbacks import Callback, FitState
 from sparkdl.errors import ConfigError
 from sparkdl.ml import TorchClassificationModel, TorchClassifier, TorchEstimator, TorchRegressionModel, TorchRegressor
+from sparkdl.ml.estimators import POOL, own_pool
 from tests.sparkdl.ml.stages import classifier, frame, net, one_number
 
 pytestmark = pytest.mark.spark
@@ -131,8 +132,15 @@ def test_fits_share_a_fair_scheduler_through_pools_of_their_own(tmp_path: Path) 
     command = [sys.executable, "-m", "tests.sparkdl.ml.fair_run", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
-    pools = json.loads(done.stdout.strip().splitlines()[-1])
-    assert pools == ["default", "sparkdl-0", "sparkdl-1", "sparkdl-2", "users"]
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert found["pools"] == ["default", "sparkdl-0", "sparkdl-1", "sparkdl-2", "users"]
+    assert found["inside"] == "sparkdl-0"  # its number is free again
+    assert found["after"] is None
+
+
+def test_a_fifo_scheduler_has_no_pools(spark: SparkSession) -> None:
+    with own_pool(spark.sparkContext):
+        assert spark.sparkContext.getLocalProperty(POOL) is None
 
 
 def test_embeddings_may_have_an_optimizer_of_their_own(spark: SparkSession, tmp_path: Path) -> None:
